@@ -1,0 +1,44 @@
+# The training image: all that `proj train` needs, on a CPU or, with `--gpus all`, on NVIDIA's GPUs.
+#
+#   docker build -f dockerfiles/train.dockerfile -t proj-train .
+#   docker run --rm --init -u "$(id -u):$(id -g)" -v "$PWD/data:/app/data" -v "$PWD/models:/app/models" \
+#       proj-train task=digits model.lr=1e-3
+#
+# docs/images.md tells the rest.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG UV_IMAGE=ghcr.io/astral-sh/uv:0.13.8
+
+FROM ${UV_IMAGE} AS uv
+
+# The packages, from the lock alone: an edit of the source leaves these gigabytes, and their copy below, as they are.
+FROM ${BASE_IMAGE} AS packages
+ENV UV_PROJECT_ENVIRONMENT=/opt/venv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
+COPY --from=uv /uv /usr/local/bin/uv
+WORKDIR /src
+COPY pyproject.toml uv.lock ./
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv sync --locked --no-default-groups --extra train --no-install-project
+
+# proj itself, some hundred kilobytes.
+FROM packages AS project
+COPY README.md LICENSE ./
+COPY configs configs
+COPY src src
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv pip install --no-deps --python /opt/venv/bin/python --target /opt/proj .
+
+FROM ${BASE_IMAGE}
+# Any user id works, with or without a passwd entry: only /app/data, /app/models and /tmp are ever written.
+ENV PATH=/opt/proj/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/proj \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp USER=proj LOGNAME=proj XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /app
+RUN mkdir -m 0777 data models
+COPY --from=packages /opt/venv /opt/venv
+COPY --from=project /opt/proj /opt/proj
+COPY pyproject.toml ./
+COPY configs configs
+VOLUME ["/app/data", "/app/models"]
+USER 10001:10001
+ENTRYPOINT ["proj", "train"]

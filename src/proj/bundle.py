@@ -1,0 +1,192 @@
+"""A model bundle: a folder with `model.onnx` and `bundle.json` that says all that serving it needs.
+
+    bundle/
+      model.onnx    uint8 (B, H, W, C) named "x" → float32 (B, classes or targets), named "y"; enlarging, normalisation
+                    and softmax (or the way back to units) are inside the graph; B is free
+      bundle.json   `Manifest`, below
+
+Nothing in a bundle can run code: external data, custom operators and functions are refused before the graph is loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from proj.errors import BundleError
+from proj.preprocess import ImageSpec
+
+SCHEMA = 1
+OLDEST_READABLE = max(1, SCHEMA - 2)
+MAX_MANIFEST_BYTES = 16 * 2**20
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Example(_Strict):
+    """One input as the graph takes it, and its answer: a bundle proves itself on it when it is loaded."""
+
+    x_base64: str
+    shape: tuple[int, ...]
+    y: tuple[float, ...]
+
+    def array(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Shape (1, H, W, C), uint8."""
+        raw = np.frombuffer(base64.b64decode(self.x_base64, validate=True), np.uint8)
+        return raw.reshape(1, *self.shape)
+
+
+class ServeSettings(_Strict):
+    """What `serve.*` said at export; `serve.yaml`, flags and the environment override it (see serve/settings)."""
+
+    max_upload_mb: float = 20.0
+    max_pixels: int = 64_000_000
+    max_inputs: int = 64
+    queue_size: int = 256
+    max_batch: int = 8
+
+
+class Manifest(_Strict):
+    """The content of bundle.json. `name` is the task's, `version` the run's; answers carry "name@version"."""
+
+    schema_version: int = SCHEMA
+    name: str
+    version: str
+    title: str
+    question: str
+    modality: Literal["image"]
+    kind: Literal["classes", "values"]
+    page_input: Literal["photo", "sketch"] = "photo"
+    names: tuple[str, ...] = Field(min_length=1)
+    units: tuple[str, ...] = ()
+    preprocess: dict[str, Any]
+    data_hash: str
+    metrics: dict[str, float]
+    split: str = "test"
+    backbone: str
+    created: str
+    synthetic: bool = False
+    fast: bool = False
+    example: Example
+    serve: ServeSettings = ServeSettings()
+
+    @property
+    def model(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def warning(self) -> str | None:
+        """What every answer must say of a model that learned nothing worth having."""
+        why = [
+            w for w, is_so in (("synthetic data", self.synthetic), ("one batch (--fast)", self.fast)) if is_so
+        ]
+        return f"trained on {' and '.join(why)}: answers mean nothing" if why else None
+
+    @property
+    def spec(self) -> ImageSpec:
+        return ImageSpec(**self.preprocess)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if len(self.example.y) != len(self.names):
+            raise ValueError(
+                f"the example's answer has {len(self.example.y)} numbers for {len(self.names)} names"
+            )
+        if self.kind == "values" and len(self.units) != len(self.names):
+            raise ValueError(f"{len(self.units)} units for {len(self.names)} targets")
+        try:
+            shape = self.spec.shape
+        except TypeError as e:
+            raise ValueError(f"preprocess: {e}") from None
+        if self.example.shape != shape:
+            raise ValueError(f"the example has shape {self.example.shape}, preprocess makes {shape}")
+        try:
+            self.example.array()
+        except ValueError as e:
+            raise ValueError(f"the example's pixels: {e}") from None
+        return self
+
+
+def read(folder: Path) -> Manifest:
+    """Read and check `folder/bundle.json`. Raises BundleError when it is missing, broken or of an unknown schema."""
+    path = folder / "bundle.json"
+    if not path.is_file() or not (folder / "model.onnx").is_file():
+        raise BundleError(
+            f"{folder} is not a model bundle",
+            found="it lacks "
+            + " and ".join(n for n in ("bundle.json", "model.onnx") if not (folder / n).is_file()),
+            next="`proj export RUN` makes one",
+        )
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"{path} is over {MAX_MANIFEST_BYTES // 2**20} MiB", next="`proj export RUN` makes a new one"
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise BundleError(
+            f"{path} is not JSON", found=str(e), next="`proj export RUN` makes a new one"
+        ) from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if not isinstance(version, int) or not OLDEST_READABLE <= version <= SCHEMA:
+        raise BundleError(
+            f"{path} has schema version {version!r}",
+            found=f"this proj reads {OLDEST_READABLE} to {SCHEMA}",
+            next="export it again with this version of proj: `proj export RUN`",
+        )
+    try:
+        return Manifest.model_validate({**raw, "schema_version": SCHEMA})
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "bundle.json"
+        raise BundleError(
+            f"{path} is not a bundle's manifest",
+            found=f"{where}: {first['msg']}",
+            next="`proj export RUN` makes a new one",
+        ) from None
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write bundle.json atomically."""
+    tmp = folder / "bundle.json.tmp"
+    tmp.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    os.replace(tmp, folder / "bundle.json")
+
+
+def check_graph(path: Path) -> None:
+    """Refuse an ONNX file that names other files, brings its own operators, or is no ONNX at all."""
+    import onnx
+
+    try:
+        model = onnx.load_model(str(path), load_external_data=False)
+    except Exception as e:  # protobuf's decoder raises its own kinds
+        raise BundleError(f"{path} is not an ONNX model", found=type(e).__name__) from None
+    if not model.graph.node:
+        raise BundleError(f"{path} is not an ONNX model", found="a graph without nodes")
+    domains = {o.domain for o in model.opset_import} - {"", "ai.onnx"}
+    if domains or model.functions:
+        raise BundleError(f"{path} brings its own operators", found=", ".join(sorted(domains)) or "functions")
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise BundleError(f"{path} keeps weights in another file", found=f"tensor {tensor.name!r}")
+
+
+def _tensors(graph: Any) -> Any:
+    yield from graph.initializer
+    for node in graph.node:
+        if node.domain not in {"", "ai.onnx"}:
+            raise BundleError("the model brings its own operators", found=f"{node.domain}.{node.op_type}")
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from _tensors(inner)

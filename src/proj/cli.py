@@ -1,0 +1,419 @@
+"""The command line. Imports nothing but the standard library and Typer here: `proj --help` stays fast."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+# Typer brings its own copy of click; these three have no public name there (hence the pin in pyproject.toml).
+from typer._click import Command, Context
+from typer._click.exceptions import UsageError
+from typer.core import TyperGroup
+from typer.exceptions import Abort, Exit
+
+if TYPE_CHECKING:
+    from proj.config import Project
+    from proj.verbs.compose import Job
+
+
+class Verbs(TyperGroup):
+    """A mistyped verb is answered with the closest one."""
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            close = get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.5)
+            hint = (
+                f"did you mean `proj {close[0]}`?"
+                if close
+                else f"the verbs are {', '.join(self.list_commands(ctx))}"
+            )
+            raise UsageError(f"no verb is called {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class DataVerbs(TyperGroup):
+    """`proj data ...` is `proj data prepare ...` unless the next word names another of its commands."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["prepare", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    name="proj", cls=Verbs, rich_markup_mode=None, pretty_exceptions_enable=False, invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+data_app = typer.Typer(cls=DataVerbs, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+
+def _complete(incomplete: str) -> list[str]:
+    """Shell completion of override keys and of the choices of config groups; imports no Hydra."""
+    from proj import config, task
+
+    project = config.find_project()
+    groups = config.groups(project.configs)
+    key, equals, value = incomplete.partition("=")
+    if equals:
+        return [f"{key}={c}" for c in groups.get(key, []) if c.startswith(value)]
+    words = [f"{g}=" for g in groups] + [f"{k}=" for k in config.keys(task.Options)]
+    return [w for w in words if w.startswith(incomplete)]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Config overrides, in Hydra's grammar.",
+        autocompletion=_complete,
+        show_default=False,
+    ),
+]
+Run = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]",
+        help="A run directory or name, a task's name, a bundle or a URL; default: the newest.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Fast = Annotated[bool, typer.Option("--fast", help="One batch of everything, to see it work.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"proj {version('proj')}")
+        raise Exit()
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    project: Annotated[
+        Path | None,
+        typer.Option("--project", metavar="DIR", help="The project's root; default: the nearest upwards."),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """From a data set to a served model: proj train, then proj serve."""
+    _state["project"] = project
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+_state: dict[str, Path | None] = {"project": None}
+
+
+@data_app.callback()
+def data() -> None:
+    """proj data task=trashnet data.source=photos/
+
+    Download, check and prepare a task's data (does nothing the second time); or look at a folder: proj data check.
+    """
+
+
+@data_app.command("prepare")
+def data_prepare(overrides: Overrides = None, fast: Fast = False, as_json: Json = False) -> None:
+    """proj data task=trashnet data.source=photos/
+
+    Download, check and prepare a task's data. Does nothing the second time.
+    """
+    start = time.monotonic()
+    job = _job("data", overrides)
+    from proj.verbs import data as verb
+
+    verb.prepared(job, fast=fast, as_json=as_json, start=start)
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="A folder of pictures, one folder a class.")],
+    as_json: Json = False,
+) -> None:
+    """proj data check photos/
+
+    Look at a folder before training: classes, counts, sizes, doubles, broken files. Exit code 1 if something is wrong.
+    """
+    from proj.verbs import data as verb
+
+    _log()
+    raise Exit(verb.checked(folder, as_json=as_json))
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    fast: Fast = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check config, data, disk and device; say what would happen.")
+    ] = False,
+    name: Annotated[str, typer.Option(help="The run's name; default: the time.")] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --name: take the place of an earlier run.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """proj train task=trashnet model.lr=1e-3 seed=7
+
+    Fetch and prepare what is lacking, train, evaluate on the held-back split, export a bundle, write a report.
+    """
+    start = time.monotonic()
+    job = _job("train", overrides)
+    if dry_run:
+        from proj.verbs import plan
+
+        plan.show(plan.plan(job, fast=fast), as_json=as_json)
+        return
+    from proj.verbs import train as verb
+
+    run, content = verb.train(job, fast=fast, name=name, replace=replace)
+    verb.answer(run, content, time.monotonic() - start, as_json=as_json)
+
+
+@app.command()
+def evaluate(run: Run = None, as_json: Json = False) -> None:
+    """proj evaluate trashnet
+
+    Score a run on its held-back test split, and write its report anew.
+    """
+    start = time.monotonic()
+    found = _resolve("evaluate", run)
+    from proj.verbs import evaluate as verb
+    from proj.verbs import train as after
+
+    content = verb.evaluate(found.directory(), _project())
+    after.answer(found.directory(), content, time.monotonic() - start, as_json=as_json, bundle=False)
+
+
+@app.command()
+def predict(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Files, folders, globs, or - for standard input.")
+    ],
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Which model answers; default: the newest.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """proj predict photo.jpg folder/ --run trashnet
+
+    Answers as a table, or with --json as a list in the order of the inputs. Exit code 1 if an input could not be read.
+    """
+    found = _resolve(None, run)
+    from proj import console
+    from proj.verbs import predict as verb
+
+    answers = list(verb.predict(found.bundle, verb.inputs(files)))
+    if as_json:
+        console.json_out(answers)
+    else:
+        print("\n".join(verb.show(answers)))
+    raise Exit(int(any("error" in a for a in answers)))
+
+
+@app.command()
+def export(run: Run = None, as_json: Json = False) -> None:
+    """proj export trashnet
+
+    Make a run's bundle (model.onnx + bundle.json) again, checked against torch on the test split.
+    """
+    start = time.monotonic()
+    found = _resolve("export", run)
+    from proj import console
+    from proj.verbs import evaluate as verb
+    from proj.verbs.train import relative
+
+    bundle = verb.export(found.directory(), _project())
+    if as_json:
+        console.json_out({"run": str(found.directory()), "bundle": str(bundle)})
+        return
+    size = console.size(console.folder_bytes(bundle))
+    rows = [("bundle", f"{relative(bundle)} ({size})"), ("took", console.seconds(time.monotonic() - start))]
+    console.outcome(rows, next=f"proj serve {relative(bundle)}")
+
+
+@app.command()
+def serve(
+    run: Run = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; default 127.0.0.1.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; default 8000; 0 takes a free one.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer; default 1.", show_default=False)
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host", metavar="NAME", help="Host header to accept; repeatable.", show_default=False
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="Settings; default: serve.yaml, if there.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """proj serve trashnet --port 8000
+
+    Serve a model: POST /predict, a page at /, /health, /ready, /model, /metrics, /docs. Stops gracefully.
+    """
+    from proj.serve import settings, supervisor
+
+    found = _resolve(None, run or settings.bundle_named())
+    flags = {"host": host, "port": port, "workers": workers, "allow_host": allow_host or None}
+    chosen = settings.build(found.bundle, {k: v for k, v in flags.items() if v is not None}, config=config)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the supervisor has its own way of stopping
+    raise Exit(supervisor.serve(found.bundle, chosen))
+
+
+@app.command()
+def config(overrides: Overrides = None, as_json: Json = False) -> None:
+    """proj config task=trashnet model=small
+
+    Print the resolved config, and where each value came from: default, file, or command line.
+    """
+    job = _job("config", overrides)
+    from proj import console
+    from proj.verbs import show
+
+    if as_json:
+        console.json_out(show.document(job))
+    else:
+        print("\n".join(show.lines(job)))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """proj doctor
+
+    What this machine and project have and lack, and how to mend each. Exit code 1 if something is wrong.
+    """
+    from proj import console
+    from proj.verbs import doctor as verb
+
+    findings = verb.examine(_project())
+    if as_json:
+        console.json_out(verb.document(findings))
+    else:
+        print("\n".join(verb.lines(findings)))
+    raise Exit(int(any(f.state == "bad" for f in findings)))
+
+
+def _project() -> Project:
+    from proj.config import find_project
+
+    return find_project(_state["project"])
+
+
+def _log() -> None:
+    from proj import console
+
+    console.log_to_stderr()
+
+
+def _job(verb: str, overrides: list[str] | None) -> Job:
+    from proj.verbs import compose
+
+    _log()
+    compose.need_train(verb)
+    return compose.job(overrides or [], _project())
+
+
+def _resolve(needs_train: str | None, run: str | None) -> Any:
+    from loguru import logger
+
+    from proj import runs
+
+    _log()
+    if needs_train:
+        from proj.verbs import compose
+
+        compose.need_train(needs_train)
+    found = runs.resolve(run, _project().models)
+    if found.chosen:
+        logger.info("using {} (the newest finished run)", found.run)
+    return found
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception: what is open is closed, what is half-written removed."""
+
+
+def _on_sigterm(*_: Any) -> NoReturn:
+    raise Terminated
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """The entry point. Ends the process with the exit code that errors.py defines."""
+    # On Windows and inside threads there may be no such signal to take.
+    with contextlib.suppress(ValueError, AttributeError, OSError):
+        signal.signal(signal.SIGTERM, _on_sigterm)
+    sys.exit(_guarded(lambda: app(args, prog_name="proj", standalone_mode=False)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
+    """Run a command; every way in which it can end becomes an exit code and at most one message."""
+    try:
+        code = call()
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except Exit as e:
+        return e.exit_code
+    except UsageError as e:
+        path = e.ctx.command_path if e.ctx else "proj"
+        return _say(f"{e.format_message().rstrip('.')}; see `{path} --help`", 2)
+    except (KeyboardInterrupt, Abort):
+        return _say("stopped by Ctrl-C", 130)
+    except Terminated:
+        return _say("stopped by SIGTERM", 143)
+    except BrokenPipeError:  # `proj config | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:
+        return _failed(e)
+
+
+def _failed(e: Exception) -> int:
+    from proj.errors import ProjError
+
+    if isinstance(e, ProjError):
+        return _say(str(e), e.exit_code)
+    if isinstance(e, OSError) and e.errno in {28, 30, 13, 122}:  # no space, read-only, no right, quota
+        where = f"{e.filename}: " if e.filename else ""
+        return _say(f"{where}{e.strerror}; free space or choose another folder", 1)
+    if isinstance(e, MemoryError):
+        return _say("memory ran out; try a smaller trainer.batch_size", 1)
+    import traceback
+
+    traceback.print_exc()
+    return _say(f"a bug in proj: {type(e).__name__}: {e}; please report it with the lines above", 70)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From a source to arrays on disk that training reads through a memory map."""

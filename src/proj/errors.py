@@ -1,0 +1,92 @@
+"""The errors that a user can meet, each with the exit code and the HTTP status that it ends in.
+
+    ProjError                 70  500   never raised itself
+    ├── UsageError             2  400   a command that cannot be understood
+    │   ├── ConfigError        2  400   a config key, value or file that is wrong
+    │   └── MissingExtra       2  500   a verb whose packages are not installed
+    ├── RunNotFound            2  404   RUN names nothing that can be used
+    ├── DataError              1  422   a data set that cannot be prepared
+    ├── InputError             1  422   one input (file, upload) that cannot be read
+    │   ├── UnsupportedInput   1  415   of a kind that the task does not take
+    │   └── InputTooLarge      1  413   over a size limit
+    ├── CheckFailed            1  500   a check that the command makes said no
+    ├── BundleError            1  500   a model bundle that is broken or refused
+    ├── ResourceError          1  507   disk or memory that does not suffice, a folder that cannot be written
+    ├── Unreachable            3  502   a host, bucket, hub or account that does not answer
+    └── Busy                   1  503   the server's queue is full
+"""
+
+from __future__ import annotations
+
+
+class ProjError(Exception):
+    """An error with a message for its reader: `what` happened, what was `found`, the `next` command.
+
+    `what` and `found` are phrases without a full stop; `next` is a command or a sentence.
+    """
+
+    exit_code = 70
+    http_status = 500
+
+    def __init__(self, what: str, *, found: str = "", next: str = "") -> None:
+        self.what, self.found, self.next = what, found, next
+        super().__init__("; ".join(part for part in (what, found, next) if part))
+
+
+class UsageError(ProjError):
+    exit_code = 2
+    http_status = 400
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class MissingExtra(UsageError):
+    http_status = 500
+
+
+class RunNotFound(ProjError):
+    exit_code = 2
+    http_status = 404
+
+
+class DataError(ProjError):
+    exit_code = 1
+    http_status = 422
+
+
+class InputError(ProjError):
+    exit_code = 1
+    http_status = 422
+
+
+class UnsupportedInput(InputError):
+    http_status = 415
+
+
+class InputTooLarge(InputError):
+    http_status = 413
+
+
+class CheckFailed(ProjError):
+    exit_code = 1
+
+
+class BundleError(ProjError):
+    exit_code = 1
+
+
+class ResourceError(ProjError):
+    exit_code = 1
+    http_status = 507
+
+
+class Unreachable(ProjError):
+    exit_code = 3
+    http_status = 502
+
+
+class Busy(ProjError):
+    exit_code = 1
+    http_status = 503

@@ -1,0 +1,281 @@
+"""From a picture as people have it to the array that a model takes, for prepare and the server alike."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from proj.errors import InputError, InputTooLarge, UnsupportedInput
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Grey = np.ndarray[Any, np.dtype[np.float32]]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # a phone's MPO opens as its JPEG
+DEFAULT_MAX_PIXELS = 64_000_000  # twice a 32-megapixel camera; larger ones are taken for decompression bombs
+BLANK = 16  # grey levels: a page on which nothing stands out by more is empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """How an image reaches the model: uint8 (height_px, width_px, channels), channels 1 (grey) or 3 (RGB).
+
+    fit="squash" resizes to the shape, whatever the aspect. fit="ink" is for drawings: whatever their colours
+    they become light strokes on black, are cut out and centred so that their longer side fills `ink_px`
+    pixels (0, or more than there is room for: as large as fits).
+    """
+
+    height_px: int
+    width_px: int
+    channels: Literal[1, 3] = 3
+    fit: Literal["squash", "ink"] = "squash"
+    ink_px: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.height_px, self.width_px, self.channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def image(source: bytes | Path | Pixels, spec: ImageSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+    """Decode and bring to `spec.shape`, uint8.
+
+    Applies EXIF rotation, lays transparency on white, takes greyscale, CMYK, palette, 16-bit and the first
+    frame of an animation. An array that already has `spec.shape` (or lacks only the channel axis) is returned
+    as it is; any other must be uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+    Raises UnsupportedInput (no picture, or of a kind we do not take), InputTooLarge (over `max_pixels`, read
+    from the header before anything is decoded, or more than memory holds), InputError (broken, cut off,
+    cannot be read).
+    """
+    try:
+        if isinstance(source, np.ndarray):
+            x = source[..., None] if source.ndim == 2 else source
+            if x.shape == spec.shape and x.dtype == np.uint8:
+                return np.ascontiguousarray(x)
+            img = _from_array(x)
+        else:
+            img = _open(source, spec, max_pixels)
+        return _ink_of(img, spec) if spec.fit == "ink" else _squash(_flat(img), spec)
+    except MemoryError:
+        raise InputTooLarge("the picture does not fit into memory") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a picture's first bytes say: size as it is seen (upright), Pillow's mode and format."""
+
+    width_px: int
+    height_px: int
+    mode: str
+    format: str
+
+
+def header(source: bytes | Path) -> Header:
+    """Read the header alone; nothing is decoded. Raises InputError and its kinds."""
+    with _opened(source) as img:
+        w, h = img.size
+        sideways = img.format != "TIFF" and _orientation(img) in {5, 6, 7, 8}  # Pillow turns a TIFF itself
+        return Header(*((h, w) if sideways else (w, h)), img.mode, img.format or "")
+
+
+def _opened(source: bytes | Path) -> Image.Image:
+    """Open without decoding."""
+    _quiet()
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS)
+    except UnidentifiedImageError:
+        raise _no_picture(source) from None
+    except FileNotFoundError:
+        raise InputError(f"no file {source!s}") from None
+    except IsADirectoryError:
+        raise InputError(f"{source!s} is a folder, not a picture") from None
+    except PermissionError:
+        raise InputError(f"{source!s} cannot be read", found="permission denied") from None
+    except Image.DecompressionBombError as e:
+        raise InputTooLarge("the picture unpacks to too many pixels", found=str(e)) from None
+    except MemoryError:
+        raise
+    except Exception as e:  # a header that Pillow's parsers stumble over
+        raise _broken(e) from None
+
+
+def _open(source: bytes | Path, spec: ImageSpec, max_pixels: int) -> Image.Image:
+    """Read a file's first frame, upright, in the mode it is stored in."""
+    with _opened(source) as img:
+        w, h = img.size
+        if w * h > max_pixels:
+            raise InputTooLarge(f"the picture has {w} x {h} pixels", found=f"the limit is {max_pixels:,}")
+        try:
+            # A JPEG can be decoded at a half, quarter or eighth; never below twice the size that is needed.
+            if spec.fit == "squash":
+                side = 2 * max(spec.height_px, spec.width_px)
+                img.draft(None, (side, side))
+            img.seek(0)
+            img.load()
+        except MemoryError:
+            raise
+        except Exception as e:  # decoders raise what they meet: OSError, ValueError, struct.error
+            raise _broken(e) from None
+        turn = _TURNS.get(_orientation(img))
+        # The copy outlives the file. Pillow itself has turned a TIFF by now, and taken the tag away.
+        return img.transpose(turn) if turn is not None else img.copy()
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(img: Image.Image) -> int:
+    """EXIF orientation, 1..8. Metadata that cannot be read do not make a picture unreadable: 1."""
+    try:
+        value = img.getexif().get(0x0112, 1)
+        return value if isinstance(value, int) else 1
+    except MemoryError:
+        raise
+    except Exception:  # as in `_open`: parsers of broken metadata raise anything
+        return 1
+
+
+def _quiet() -> None:
+    """Silence Pillow's warnings of odd metadata and of bombs: both are dealt with here.
+
+    `warnings.catch_warnings` would do it for one call, but is not safe where several threads decode.
+    """
+    ours = ("ignore", None, Warning, re.compile(r"PIL\b"), 0)
+    if ours not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+
+
+def _no_picture(source: bytes | Path) -> InputError:
+    try:
+        start = source[:16] if isinstance(source, bytes) else _first_bytes(source)
+    except OSError as e:
+        return InputError(f"{source!s} cannot be read", found=e.strerror or str(e))
+    if not start:
+        return InputError("the file is empty")
+    if start[4:12] in {b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"}:
+        return UnsupportedInput("a HEIC picture, which is not read", next="save it as JPEG")
+    return UnsupportedInput("not a picture that can be read", found="JPEG, PNG, WebP, GIF, BMP and TIFF can")
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as f:
+        return f.read(16)
+
+
+def _broken(e: Exception) -> InputError:
+    return InputError("the picture is broken or cut off", found=f"{type(e).__name__}: {e}")
+
+
+def _from_array(x: Pixels) -> Image.Image:
+    """`x` (H, W, C)."""
+    if x.dtype != np.uint8 or x.ndim != 3 or x.shape[-1] not in {1, 3, 4} or not x.size:
+        raise InputError(
+            "an array that is no picture",
+            found=f"{x.dtype} {x.shape}; uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) is",
+        )
+    return Image.fromarray(np.ascontiguousarray(x[..., 0] if x.shape[-1] == 1 else x))
+
+
+def _squash(img: Image.Image, spec: ImageSpec) -> Pixels:
+    img = img.convert("RGB" if spec.channels == 3 else "L")
+    if img.size != (spec.width_px, spec.height_px):
+        img = img.resize((spec.width_px, spec.height_px), Image.Resampling.BILINEAR)
+    return np.array(img, dtype=np.uint8).reshape(spec.shape)
+
+
+def _flat(img: Image.Image, paper: int = 255) -> Image.Image:
+    """Any mode to L or RGB, 8 bit; transparency on `paper` (a grey level)."""
+    if img.mode.startswith(("I", "F")):
+        return _eight_bit(img, paper)
+    if img.mode == "LAB":
+        return _from_lab(img)
+    if img.mode in {"La", "RGBa"}:  # multiplied by alpha: Pillow converts them only to their like
+        img = img.convert({"La": "LA", "RGBa": "RGBA"}[img.mode])
+    if _see_through(img):
+        rgba = img.convert("RGBA")
+        under = Image.new("RGBA", rgba.size, (paper, paper, paper, 255))
+        return Image.alpha_composite(under, rgba).convert("RGB")
+    return img if img.mode in {"L", "RGB"} else img.convert("L" if img.mode == "1" else "RGB")
+
+
+def _see_through(img: Image.Image) -> bool:
+    return img.mode in {"P", "PA", "LA", "RGBA"} or img.info.get("transparency") is not None
+
+
+def _eight_bit(img: Image.Image, paper: int) -> Image.Image:
+    """Greys of 16 or 32 bits or floating-point to L."""
+    a = np.array(img, dtype=np.float32)
+    clear = img.info.get("transparency")
+    hidden = a == clear if isinstance(clear, int) else None
+    a[np.isnan(a)] = 0
+    most = float(a.max(initial=0.0))
+    # 16-bit files use 0..65535, the few 32-bit ones as much as they have; floating-point ones 0..1 or 0..255.
+    top = max(65535.0, most) if img.mode.startswith("I") else 1.0 if most <= 1 else 255.0
+    a.clip(0, top, out=a)
+    a *= 255.0 / top
+    grey = (a + 0.5).astype(np.uint8)
+    if hidden is not None:
+        grey[hidden] = paper
+    return Image.fromarray(grey)
+
+
+def _from_lab(img: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    out = ImageCms.profileToProfile(
+        img, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    assert out is not None
+    return out
+
+
+def _ink_of(img: Image.Image, spec: ImageSpec) -> Pixels:
+    x = _ink(_grey(_flat(img)), spec)
+    if not x.any() and _see_through(img):  # white strokes on a transparent page
+        x = _ink(_grey(_flat(img, paper=0)), spec)
+    return x
+
+
+def _grey(img: Image.Image) -> Grey:
+    return np.asarray(img.convert("L"), dtype=np.float32)
+
+
+def _ink(grey: Grey, spec: ImageSpec) -> Pixels:
+    """Light strokes on black, cut out, scaled so that the longer side is `ink_px`, centred. Grey (H, W)."""
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ink = np.abs(grey - np.median(edge))  # the background is what most of the border shows
+    out = np.zeros(spec.shape, np.uint8)
+    if ink.max() < BLANK:
+        return out
+    on = ink > 0.35 * ink.max()
+    rows, cols = np.flatnonzero(on.any(1)), np.flatnonzero(on.any(0))
+    cut = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] * (255.0 / ink.max())
+    h, w = cut.shape
+    scale = min(spec.height_px / h, spec.width_px / w)
+    if spec.ink_px:
+        scale = min(scale, spec.ink_px / max(h, w))
+    h, w = max(1, round(h * scale)), max(1, round(w * scale))
+    # BOX averages when it shrinks, but only repeats pixels when it enlarges.
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    small = np.asarray(Image.fromarray(cut).resize((w, h), how))
+    small = small * (255.0 / float(small.max()))  # strokes thinner than a pixel are as bright as others
+    y, x = (spec.height_px - h) // 2, (spec.width_px - w) // 2
+    out[y : y + h, x : x + w] = (small.clip(0, 255) + 0.5).astype(np.uint8)[..., None]
+    return out

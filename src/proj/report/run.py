@@ -1,0 +1,135 @@
+"""`run/report.html`: one page that lets a reader decide whether to trust a run's model.
+
+It holds all that it shows (styles, charts, pictures): no script, nothing loaded from anywhere.
+The same files give the same page, byte for byte.
+"""
+
+from __future__ import annotations
+
+import shlex
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from proj import console
+from proj.errors import ResourceError
+from proj.report import findings, plots, results
+from proj.report.findings import share
+from proj.report.read import Material, material
+from proj.runs import Record
+
+
+def write(run: Path, prepared: Path | None) -> Path:
+    """Write the report of a run directory, finished or not, and return its path.
+
+    `prepared` is the folder of prepared data; None or one that is gone: a report without pictures.
+    Raises RunNotFound when `run` is not a run directory, CheckFailed when one of its files is broken or was
+    made on other data, ResourceError when the page cannot be written.
+    """
+    page = render(material(run, prepared))
+    path, tmp = run / "report.html", run / "report.html.tmp"
+    try:
+        tmp.write_text(page, encoding="utf-8")
+        tmp.replace(path)
+    except OSError as e:
+        tmp.unlink(missing_ok=True)
+        next = "free some space, or make the folder writable"
+        raise ResourceError(f"{path} cannot be written", found=e.strerror or str(e), next=next) from None
+    return path
+
+
+def render(m: Material) -> str:
+    """The page's HTML."""
+    import jinja2
+
+    files = resources.files("proj.report")
+    env = jinja2.Environment(
+        autoescape=True,  # names, ids and notes come from data: none of them is markup
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(lambda name: files.joinpath(name).read_text(encoding="utf-8")),
+    )
+    env.filters.update(share=share, seconds=console.seconds, quote=shlex.quote)
+    return env.get_template("run.html").render(
+        m=m,
+        r=m.record,
+        s=m.scores,
+        command=command(m.record),
+        commit=commit(m.record.git),
+        findings=findings.found(m),
+        skipped=findings.skipped_files(m),
+        warnings=warnings(m),
+        charts=charts(m),
+        best=best(m),
+        shows_results=m.scores is None or not m.scores.folds or m.scores.confusion is not None,
+        **results.sections(m),
+    )
+
+
+def command(r: Record) -> str:
+    """What was typed, as far as it says what was trained."""
+    return " ".join(["proj train", *map(shlex.quote, r.overrides), *(["--fast"] if r.fast else [])])
+
+
+def commit(git: dict[str, Any]) -> str:
+    """The commit for a reader, or that there is none."""
+    name = str(git.get("commit") or "")
+    if not name:
+        return "not under version control"
+    return name[:12] + (" with uncommitted changes" if git.get("dirty") else "")
+
+
+def warnings(m: Material) -> list[str]:
+    """Why the figures must not be taken for a result, loudest first."""
+    r = m.record
+    said = []
+    if r.sample or (m.prepared is not None and m.prepared.meta.get("sample")):
+        said.append(
+            "Synthetic data: the program made the rows up. These figures say nothing about real ones."
+        )
+    if r.fast:
+        said.append(
+            "Made with --fast: one batch of everything, to see it move. The model has learned nothing."
+        )
+    if r.status == "failed":
+        said.append(f"The run did not finish{': ' + r.error if r.error else '; it was stopped'}.")
+    return said
+
+
+def charts(m: Material) -> list[dict[str, str]]:
+    """Learning curves: loss, validation scores, learning rate; those for which metrics.csv has columns."""
+    scores = [c for c in m.history if c.startswith("val_") and c != "val_loss"]
+    known = [c for c in ("val_accuracy", "val_macro_f1") if c in scores]
+    wanted = {
+        "Loss": {"train_loss": "training", "val_loss": "validation"},
+        "Validation": {c: results.label(c.removeprefix("val_")) for c in (known or scores)[:2]},
+        "Learning rate": {"lr": "learning rate"},
+    }
+    made = []
+    for title, columns in wanted.items():
+        lines = [
+            plots.Line(name, [*m.history[column].values()], second=i == 1)
+            for i, (column, name) in enumerate(columns.items())
+            if column in m.history
+        ]
+        if lines:
+            svg = plots.curves(
+                title.lower().replace(" ", "-"), lines, findings.best_epoch(m.history, m.scores)
+            )
+            made.append({"title": title, "svg": svg})
+    return made
+
+
+def best(m: Material) -> str:
+    """The marked epoch in words: "Dotted: epoch 12, the best (validation loss 0.13, accuracy 0.96)."."""
+    epoch = findings.best_epoch(m.history, m.scores)
+    if epoch is None:
+        return ""
+    values = {
+        results.label(column.removeprefix("val_")): dict(folds.get(0, [])).get(epoch)
+        for column, folds in m.history.items()
+        if column.startswith("val_")
+    }
+    said = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
+    return f"Dotted: epoch {epoch}, the best{f' (validation {said})' if said else ''}."

@@ -1,0 +1,246 @@
+"""Run directories: how one is made, what it says of itself, and what RUN means on a command line.
+
+models/<task>/<run>/
+  run.json          `Record`: status, overrides, seeds, versions, data hash, times
+  config.yaml       the resolved config
+  git.diff          what the working tree had that its commit has not (secrets masked, size-capped)
+  train.log         the run's log, rotated
+  metrics.csv       one row an epoch: epoch, train_loss, val_loss, val_accuracy, lr, ...
+  metrics.json      {"task", "run", "split", "metrics", "per_class", "confusion", "names"}
+  predictions.npz   test split: index (N,) into the prepared arrays, y (N,), prob (N, K), id (N,)
+  checkpoints/      best.ckpt, last.ckpt
+  bundle/           model.onnx, bundle.json
+  report.html
+  lock              held while a process works on the run
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from proj.errors import ResourceError, RunNotFound, UsageError
+
+STATUSES = ("running", "finished", "failed")
+
+
+@dataclass(kw_only=True)
+class Record:
+    """The content of run.json. Times are ISO 8601 in UTC; `seconds` has the duration of each stage."""
+
+    task: str
+    run: str
+    status: str = "running"
+    fast: bool = False
+    sample: bool = False
+    trial: bool = False
+    folds: int = 0
+    seed: int = 0
+    overrides: list[str] = field(default_factory=list)
+    prepared: str = ""
+    data_hash: str = ""
+    source: str = ""
+    device: str = ""
+    started: str = ""
+    ended: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    git: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    error: str = ""
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def create(models: Path, record: Record, *, name: str = "", replace: bool = False) -> Path:
+    """Make a new run directory for `record.task` and write its run.json; sets `record.run` and `record.started`.
+
+    Without a `name` it is called after the time. Raises UsageError when the name is taken and `replace` is false.
+    """
+    record.run = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    record.started = now()
+    folder = models / record.task / record.run
+    if name and (Path(name).name != name or name.startswith(".")):
+        raise UsageError(f"{name!r} cannot name a run", next="use letters, digits, - and _")
+    if folder.exists() and not replace:
+        raise UsageError(f"{folder} exists", next="choose another --name, or add --replace")
+    try:
+        if folder.exists():
+            with lock(folder):
+                shutil.rmtree(folder)
+        (folder / "checkpoints").mkdir(parents=True)
+    except OSError as e:
+        raise ResourceError(
+            f"no run directory can be made under {models}",
+            found=e.strerror or str(e),
+            next="free or choose a folder",
+        ) from None
+    write(folder, record)
+    return folder
+
+
+def write(folder: Path, record: Record) -> None:
+    write_json(folder / "run.json", asdict(record))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically: the file is either the old one or the new one, whole."""
+    tmp = path.with_name(path.name + ".tmp")
+    tmp.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(tmp, path)
+
+
+def read(folder: Path) -> Record:
+    """Read run.json. Raises RunNotFound when there is none or it is not a run's."""
+    try:
+        raw = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        known = {f.name for f in fields(Record)}
+        record = Record(**{k: v for k, v in raw.items() if k in known})
+    except (OSError, ValueError, TypeError, AttributeError) as e:
+        raise RunNotFound(
+            f"{folder} is not a run directory", found=f"run.json: {e}", next="`proj train` makes one"
+        ) from None
+    if record.status == "running" and not _locked(folder):
+        record.status = "failed"  # its process is gone: killed, or the machine went down
+    return record
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the run. Raises ResourceError when another process does."""
+    from filelock import FileLock, Timeout
+
+    guard = FileLock(folder / "lock")
+    try:
+        guard.acquire(timeout=0)
+    except Timeout:
+        raise ResourceError(f"{folder} is in use by another process", next="wait until it ends") from None
+    try:
+        yield
+    finally:
+        guard.release()
+
+
+def _locked(folder: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    if not (folder / "lock").exists():
+        return False
+    guard = FileLock(folder / "lock")
+    try:
+        guard.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a read-only volume: nobody trains on it
+        return False
+    guard.release()
+    return False
+
+
+def every(models: Path, task: str | None = None) -> list[tuple[Path, Record]]:
+    """All runs, newest first."""
+    found = []
+    for path in models.glob(f"{task or '*'}/*/run.json"):
+        try:
+            found.append((path.parent, read(path.parent)))
+        except RunNotFound:
+            continue
+    return sorted(found, key=lambda pair: (pair[1].started, pair[1].run), reverse=True)
+
+
+def eligible(record: Record) -> bool:
+    """May this run be picked when nobody named it? Finished, on real data, neither --fast nor a trial nor folds."""
+    return record.status == "finished" and not (record.fast or record.sample or record.trial or record.folds)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What RUN names: a bundle always, and the run directory that it came from when there is one.
+
+    `chosen` is True when the user named no run, so that the choice must be printed.
+    """
+
+    bundle: Path
+    run: Path | None
+    chosen: bool
+
+    def directory(self) -> Path:
+        """The run directory, for a verb that needs more than the bundle. Raises RunNotFound for a bare bundle."""
+        if self.run is None:
+            raise RunNotFound(f"{self.bundle} is a bundle without its run", next="name a run directory")
+        return self.run
+
+
+def resolve(ref: str | None, models: Path) -> Found:
+    """What RUN means: a run directory, a run's name, a task's name (its newest run), a bundle, a URL, or nothing.
+
+    Nothing is the newest finished run that is neither --fast nor on sample data nor a trial. Raises RunNotFound.
+    """
+    if ref is None:
+        for folder, record in every(models):
+            if eligible(record):
+                return Found(folder / "bundle", folder, True)
+        others = len(every(models))
+        raise RunNotFound(
+            f"no finished run under {models}",
+            found=f"{others} others (--fast, sample data, folds, unfinished or failed): name one to use it"
+            if others
+            else "",
+            next="`proj train` makes one",
+        )
+    if "://" in ref:
+        from proj.fetch import bundle_from_url
+
+        return Found(bundle_from_url(ref, models / ".cache"), None, False)
+    path = Path(ref)
+    if path.is_dir():
+        return _from_folder(path)
+    if "/" not in ref and "\\" not in ref:
+        named = [(f, r) for f, r in every(models) if ref in {r.run, r.task}]
+        finished = [pair for pair in named if pair[1].status == "finished"] if named else []
+        best = [pair for pair in finished if eligible(pair[1])] or finished or named
+        if best:
+            return Found(best[0][0] / "bundle", best[0][0], ref == best[0][1].task)
+    raise _unknown(ref, models)
+
+
+def _from_folder(path: Path) -> Found:
+    if (path / "run.json").is_file():
+        return Found(path / "bundle", path, False)
+    if (path / "bundle.json").is_file():
+        run = path.resolve().parent
+        return Found(path, run if (run / "run.json").is_file() else None, False)
+    raise RunNotFound(
+        f"{path} is neither a run directory nor a bundle",
+        found="it has no run.json and no bundle.json",
+        next="`proj train` makes a run, `proj export RUN` its bundle",
+    )
+
+
+def _unknown(ref: str, models: Path) -> RunNotFound:
+    runs = every(models)
+    close = get_close_matches(ref, [r.run for _, r in runs] + sorted({r.task for _, r in runs}), n=1)
+    return RunNotFound(
+        f"no run, task or bundle is called {ref!r}",
+        found=f"{len(runs)} runs under {models}",
+        next=f"did you mean {close[0]}?" if close else "`proj train` makes a run",
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes free on the file system that `folder` is, or will be, on."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

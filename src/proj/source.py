@@ -1,0 +1,48 @@
+"""What `data.source` can say, and the one name that each source has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+
+from proj.download import shown
+from proj.errors import ConfigError
+
+KINDS = "a path, an archive, https://, gs://bucket/key, hf://datasets/OWNER/NAME, package:NAME/path"
+HUB = r"datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?P<inside>/.*)?"
+
+_SHAPES = {"https": r"[^/]+.*", "http": r"[^/]+.*", "gs": r"[^/]+/.*[^/]", "hf": HUB}
+
+
+def scheme(source: str) -> str:
+    """The part before "://"; "package"; or "" for a path.
+
+    Raises ConfigError for one that is not known, or an address that lacks a part.
+    """
+    if source.startswith("package:"):
+        return "package"
+    found, mark, rest = source.partition("://")
+    if not mark:
+        return ""
+    if found not in _SHAPES:
+        raise ConfigError(
+            f"{source!r} is not a source", found=f"{found}:// is not known", next=f"one is {KINDS}"
+        )
+    if not re.fullmatch(_SHAPES[found], rest):
+        raise ConfigError(f"{source!r} is not a source", found="a part is missing", next=f"one is {KINDS}")
+    return found
+
+
+def canonical(source: str) -> str:
+    """One name for one source: absolute paths; no passwords, signatures or fragments in URLs."""
+    kind = scheme(source)
+    if kind in {"https", "http"}:
+        try:
+            return shown(source)
+        except httpx.InvalidURL as e:
+            raise ConfigError(f"{source!r} is no address", found=str(e)) from None
+    if kind:
+        return source.rstrip("/")
+    return Path(source).expanduser().resolve().as_posix()

@@ -1,0 +1,93 @@
+"""What a task is, and how it is found.
+
+A task is one module `proj.tasks.NAME` with a module-level `TASK: Task`, and one file `configs/task/NAME.yaml`.
+It is found by its module's name alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from proj.errors import UsageError
+from proj.preprocess import ImageSpec
+
+Modality = Literal["image", "text", "series"]
+Kind = Literal["classes", "values"]
+
+
+@dataclass(kw_only=True)
+class Options:
+    """A task's own settings, mounted at `task.*`; a task adds its own by inheriting."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One item of a data set.
+
+    `id` is its name for a reader (a path inside the source, or a row number), unique in the source.
+    `group` names what must not be split (a dish, a recording, a block of neighbouring photos).
+    `x` is an image file, or the input itself: uint8 (H, W) or (H, W, C).
+    `y` is a class name, or the values in the order and units of `Task.targets`.
+    """
+
+    id: str
+    group: str
+    x: Path | np.ndarray[Any, np.dtype[Any]]
+    y: str | tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Everything that the rest of `proj` knows of a task.
+
+    `default_source` is fetched when `data.source=default`. `read` turns a fetched folder or file into rows; it raises
+    `DataError` when the folder is not laid out as the task expects. `sample` makes `n` synthetic rows (deterministic,
+    a few of each class). `spec` says what an input looks like when it reaches the model.
+    """
+
+    name: str
+    title: str
+    question: str
+    modality: Modality
+    kind: Kind
+    options: type[Options]
+    default_source: str
+    read: Callable[[Path, Any], Iterable[Row]]
+    sample: Callable[[int, Any], list[Row]]
+    spec: Callable[[Any], ImageSpec]
+    names: Callable[[Any], tuple[str, ...]]
+    metric: str = "accuracy"
+    page_input: Literal["photo", "sketch"] = "photo"
+    source_help: str = ""
+    units: tuple[str, ...] = ()
+
+
+def available() -> list[str]:
+    """Names of the tasks that exist, sorted."""
+    import proj.tasks
+
+    return sorted(m.name for m in pkgutil.iter_modules(proj.tasks.__path__))
+
+
+def get(name: str) -> Task:
+    """Import `proj.tasks.NAME` and return its `TASK`. An unknown name raises UsageError that lists those there are."""
+    if name not in available():
+        close = get_close_matches(name, available(), n=1)
+        raise UsageError(
+            f"no task is called {name!r}",
+            found=f"the tasks are {', '.join(available())}",
+            next=f"did you mean task={close[0]}?" if close else "add one: docs/new-task.md",
+        )
+    task = importlib.import_module(f"proj.tasks.{name}").TASK
+    assert isinstance(task, Task)
+    return task

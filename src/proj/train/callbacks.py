@@ -1,0 +1,72 @@
+"""What happens beside the training steps: the journal of epochs, the bar, the moving average."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from loguru import logger
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+
+from proj.config import Config
+from proj.console import Bar
+
+COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr", "seconds")
+
+
+class Journal(Callback):
+    """One row an epoch in metrics.csv and in the log, and the bar. Also feeds train_loss and lr to the tracker."""
+
+    def __init__(self, path: Path, bar: Bar) -> None:
+        self.path, self.bar = path, bar
+        self.losses: list[torch.Tensor] = []
+        self.start = 0.0
+        self.note = ""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.losses, self.start = [], time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+        self.losses.append(outputs["loss"].detach())
+        self.bar.update(note=self.note)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = torch.stack(self.losses).mean().item()
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        got = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items()}
+        row = {
+            **{c: got.get(c, "") for c in COLUMNS},
+            "epoch": trainer.current_epoch,
+            "train_loss": round(loss, 6),
+            "lr": f"{lr:.4g}",
+            "seconds": round(time.monotonic() - self.start, 2),
+        }
+        new = not self.path.exists()
+        with self.path.open("a", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        for tracker in trainer.loggers:
+            tracker.log_metrics({"train_loss": loss, "lr": lr}, step=trainer.global_step)
+        self.note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, loss {loss:.3f}, accuracy {got['val_accuracy']:.3f}"
+        logger.debug(
+            "epoch {epoch}: train_loss {train_loss} val_loss {val_loss} val_accuracy {val_accuracy}", **row
+        )
+
+
+def every(cfg: Config, out: Path, bar: Bar) -> list[Callback]:
+    """The callbacks of a training run that writes into `out`."""
+    callbacks: list[Callback] = [Journal(out / "metrics.csv", bar)]
+    if cfg.model.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=cfg.model.ema_decay))
+    if cfg.trainer.patience:
+        callbacks.append(EarlyStopping("val_loss", patience=cfg.trainer.patience))
+    best = ModelCheckpoint(
+        out / "checkpoints", filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
+    )
+    return [*callbacks, best]

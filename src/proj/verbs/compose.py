@@ -1,0 +1,62 @@
+"""From the words on the command line to a task and its checked config."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from proj import config, task
+from proj.config import Composed, Config, Project
+from proj.errors import MissingExtra
+from proj.task import Options, Task
+
+TRAIN_PACKAGES = (
+    "torch",
+    "pytorch_lightning",
+    "timm",
+    "hydra",
+    "torchmetrics",
+    "sklearn",
+    "onnxscript",
+    "matplotlib",
+    "jinja2",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    project: Project
+    composed: Composed
+    task: Task
+
+    @property
+    def cfg(self) -> Config:
+        return self.composed.config
+
+
+def need_train(verb: str) -> None:
+    """Raise MissingExtra when the `train` extra is not installed. Imports none of it."""
+    missing = [p for p in TRAIN_PACKAGES if importlib.util.find_spec(p) is None]
+    if missing:
+        raise MissingExtra(
+            f"`proj {verb}` needs the extra `train`",
+            found=f"not installed: {', '.join(missing)}",
+            next="in a clone: `uv sync --extra train`; from a wheel: install 'FILE.whl[train]'",
+        )
+
+
+def options_of(name: str) -> type[Options]:
+    return task.get(name).options
+
+
+def job(overrides: list[str], project: Project) -> Job:
+    """Compose and find the task. Raises ConfigError and UsageError."""
+    composed = config.compose(overrides, project.configs, options_of)
+    return Job(project, composed, task.get(composed.config.task.name))
+
+
+def of_run(run: Path, project: Project, overrides: list[str] | None = None) -> Job:
+    """The job that made a run, from its config.yaml; `overrides` change single values."""
+    composed = config.load(run / "config.yaml", overrides or [], options_of)
+    return Job(project, composed, task.get(composed.config.task.name))

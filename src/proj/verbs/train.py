@@ -1,0 +1,222 @@
+"""`proj train`: data → model → scores → bundle → report, in one run directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from loguru import logger
+
+from proj import config, console, provenance, runs
+from proj.data import prepare
+from proj.data.store import Prepared
+from proj.runs import Record
+from proj.verbs.compose import Job
+
+
+def train(job: Job, *, fast: bool, name: str = "", replace: bool = False) -> tuple[Path, dict[str, Any]]:
+    """Returns the run directory and the content of its metrics.json. A run that fails says so in its run.json."""
+    started = time.monotonic()
+    prepared = prepare.prepare(job.task, job.cfg, job.project.data, fast=fast)
+    took = time.monotonic() - started
+    n = {s: len(prepared.rows(s)) for s in ("train", "val", "test")}
+    logger.info("data: {train} rows to train on, {val} to validate, {test} held back", **n)
+    record = _record(job, prepared, fast)
+    run = runs.create(job.project.models, record, name=name, replace=replace)
+    with runs.lock(run), console.log_to_file(run / "train.log"), _status(run, record):
+        logger.info("run {}", run)
+        record.seconds["prepare"] = round(took, 2)
+        _keep_provenance(job, run, record)
+        content = (
+            _folds(job, prepared, run, record, fast)
+            if job.cfg.trainer.folds
+            else _one(job, prepared, run, record, fast)
+        )
+    _report(run, prepared.folder)
+    return run, content
+
+
+def _one(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) -> dict[str, Any]:
+    """Train, evaluate and export on the split that prepare decided."""
+    logger.info("loading torch")
+    from proj.train import evaluate, export, fit
+    from proj.train import data as train_data
+
+    cfg, view = job.cfg, train_data.view(prepared)
+    rows = view.test[: evaluate.BATCH] if fast else view.test
+    with _stage(record, "train"):
+        record.device = fit.pick_device(cfg).kind
+        net = fit.fit(cfg, view, run, cache=job.project.data / "features", fast=fast)
+    with _stage(record, "evaluate"):
+        prob = evaluate.probabilities(net, prepared, rows)
+        scores = evaluate.scores(prob, prepared.y[rows], prepared.meta.names)
+        scores["baseline"] = evaluate.baseline(prepared.y[view.train], prepared.y[rows], view.outputs)
+        content = evaluate.write(run, prepared, rows, prob, scores)
+    with _stage(record, "export"):
+        export.export(net, job.task, cfg, prepared, run, rows, prob, content["metrics"])
+    return content
+
+
+def _folds(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) -> dict[str, Any]:
+    """Cross-validation by group: every row is tested once, by a network that saw nothing of its group."""
+    logger.info("loading torch")
+    import numpy as np
+
+    from proj.train import evaluate, fit
+    from proj.train import data as train_data
+
+    cfg = job.cfg
+    record.device = fit.pick_device(cfg).kind
+    d = cfg.data
+    views = train_data.fold_views(prepared, cfg.trainer.folds, seed=d.split_seed, val_share=d.val_share)
+    each: list[dict[str, Any]] = []
+    rows, probs = [], []
+    for i, view in enumerate(views):
+        started = time.monotonic()
+        out = run / "folds" / str(i)
+        (out / "checkpoints").mkdir(parents=True)
+        with _stage(record, f"fold {i}"):
+            net = fit.fit(cfg, view, out, cache=job.project.data / "features", fast=fast)
+            test = view.test[: evaluate.BATCH] if fast else view.test
+            prob = evaluate.probabilities(net, prepared, test)
+        metrics = evaluate.scores(prob, prepared.y[test], prepared.meta.names)["metrics"]
+        each.append(
+            {
+                "fold": i,
+                "metrics": metrics,
+                "rows": len(test),
+                "seconds": round(time.monotonic() - started, 1),
+            }
+        )
+        runs.write_json(out / "split.json", {"test_groups": sorted(set(prepared.group[view.test].tolist())),
+                                             "mean": view.mean, "std": view.std})  # fmt: skip
+        logger.info(
+            "fold {} of {}: accuracy {:.4f} on {} rows", i + 1, len(views), metrics["accuracy"], len(test)
+        )
+        rows.append(test)
+        probs.append(prob)
+    index, prob = np.concatenate(rows), np.concatenate(probs)
+    scores = evaluate.scores(prob, prepared.y[index], prepared.meta.names)
+    values = {m: [f["metrics"][m] for f in each] for m in each[0]["metrics"]}
+    mean = {m: float(np.mean(v)) for m, v in values.items()}
+    std = {m: float(np.std(v, ddof=1)) for m, v in values.items()}
+    return evaluate.write(
+        run, prepared, index, prob, {**scores, "metrics": mean, "folds": each, "mean": mean, "std": std}
+    )
+
+
+def _record(job: Job, prepared: Prepared, fast: bool) -> Record:
+    return Record(
+        task=job.task.name,
+        run="",
+        fast=fast,
+        sample=prepared.meta.sample,
+        folds=job.cfg.trainer.folds,
+        seed=job.cfg.seed,
+        overrides=list(job.composed.overrides),
+        prepared=str(prepared.folder),
+        data_hash=prepared.meta.data_hash,
+        source=prepared.meta.source,
+    )
+
+
+def _keep_provenance(job: Job, run: Path, record: Record) -> None:
+    text = yaml.safe_dump(config.to_dict(job.cfg), sort_keys=False)
+    (run / "config.yaml").write_text(text, encoding="utf-8")
+    record.versions = provenance.versions()
+    record.git, diff = provenance.git(job.project.root)
+    if diff:
+        (run / "git.diff").write_text(diff, encoding="utf-8")
+    runs.write(run, record)
+
+
+@contextmanager
+def _stage(record: Record, name: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    record.seconds[name] = round(time.monotonic() - start, 2)
+
+
+@contextmanager
+def _status(run: Path, record: Record) -> Iterator[None]:
+    """Leave run.json with how it ended, whatever ends it."""
+    try:
+        yield
+    except BaseException as e:
+        record.status, record.error = "failed", str(e) or type(e).__name__
+        raise
+    else:
+        record.status = "finished"
+    finally:
+        record.ended = runs.now()
+        runs.write(run, record)
+
+
+def _report(run: Path, prepared: Path) -> Path:
+    from proj.report import run as report
+
+    return report.write(run, prepared)
+
+
+def answer(run: Path, content: dict[str, Any], took_s: float, *, as_json: bool, bundle: bool = True) -> None:
+    """What `proj train` and `proj evaluate` print."""
+    if not as_json:
+        _summary(run, content, took_s)
+        return
+    document = {**{k: content[k] for k in ("task", "split", "metrics")}, "run": str(run)}
+    if "folds" in content:
+        document |= {k: content[k] for k in ("folds", "mean", "std")}
+    elif bundle:
+        document["bundle"] = str(run / "bundle")
+    console.json_out(document)
+
+
+def _summary(run: Path, content: dict[str, Any], took_s: float) -> None:
+    rows = []
+    if "folds" in content:
+        for line in console.table(
+            ["fold", "accuracy", "macro_f1", "rows"],
+            [
+                [
+                    str(f["fold"]),
+                    f"{f['metrics']['accuracy']:.4f}",
+                    f"{f['metrics']['macro_f1']:.4f}",
+                    str(f["rows"]),
+                ]
+                for f in content["folds"]
+            ],
+        ):
+            print(line)
+        print()
+        rows += [(m, f"{v:.4f} ± {content['std'][m]:.4f}") for m, v in content["mean"].items()]
+    else:
+        per = content["per_class"]
+        for line in console.table(
+            ["class", "precision", "recall", "f1", "rows"],
+            [
+                [n, *(f"{p[k]:.3f}" for k in ("precision", "recall", "f1")), str(p["support"])]
+                for n, p in per.items()
+            ],
+        ):
+            print(line)
+        print()
+        rows += [(m, f"{v:.4f}") for m, v in content["metrics"].items()]
+    shown = relative(run)
+    rows += [
+        ("run", f"{shown} ({console.size(console.folder_bytes(run))})"),
+        ("report", str(relative(run / "report.html"))),
+        ("took", console.seconds(took_s)),
+    ]
+    without = " ".join(o for o in runs.read(run).overrides if not o.startswith("trainer.folds"))
+    console.outcome(
+        rows, next=f"proj train {without}".strip() if "folds" in content else f"proj serve {shown}"
+    )
+
+
+def relative(path: Path) -> Path:
+    """As short as it can be typed from the working folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

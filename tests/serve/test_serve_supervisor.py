@@ -1,0 +1,196 @@
+"""Processes: start, replacement, stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from bundles import make_bundle, save_graph
+from serving import Server, drawing, free_log
+
+GONE_S = 15.0
+HEAVY = ("torch", "lightning", "pytorch_lightning", "timm", "hydra", "omegaconf", "transformers", "pandas", "scipy",
+         "proj.train", "matplotlib", "sklearn")  # fmt: skip
+WORKER = """
+import multiprocessing, sys, threading
+from pathlib import Path
+import httpx
+from proj.serve import settings, supervisor, worker
+
+def ask():
+    pipe.recv_bytes()
+    url = supervisor.url(sock, told)
+    picture = {"file": ("a.png", Path(sys.argv[2]).read_bytes())}
+    assert httpx.post(url + "/predict", files=picture, trust_env=False).status_code == 200
+    for path in ("/", "/docs", "/metrics", "/openapi.json", "/nothing"):
+        httpx.get(url + path, trust_env=False)
+    pipe.close()
+
+told = settings.build(Path(sys.argv[1]), {"port": 0}, environ={})
+pipe, theirs = multiprocessing.Pipe()
+with supervisor.listen(told) as sock:
+    threading.Thread(target=ask).start()
+    try:
+        worker.main(Path(sys.argv[1]), told, sock, theirs, "")
+    except SystemExit as e:
+        assert e.code == 0, e.code
+print(" ".join(sys.modules))
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_worker_that_is_killed_is_replaced_and_no_connection_is_refused(folder: Path, digits: Path) -> None:
+    with Server(digits, free_log(folder)) as server:
+        (first,) = server.workers()
+        os.kill(first, signal.SIGKILL)
+        assert server.client.get("/health").json() == {"status": "ok"}  # it waits in the socket meanwhile
+        (second,) = server.workers()
+        assert first != second
+        assert "SIGKILL" in server.log
+        os.kill(second, signal.SIGTERM)  # one that ends properly, but was not asked to by its supervisor
+        server.wait_for("starting another", times=2)
+        assert server.client.get("/ready").status_code == 200
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_in_flight_is_answered_before_the_end(folder: Path, digits: Path, number: int) -> None:
+    with Server(digits, free_log(folder), stop_s=20) as server:
+        told, answer = threading.Event(), []
+
+        def slowly() -> Any:
+            yield drawing()[:50]
+            told.wait(10)
+            time.sleep(0.3)
+            yield drawing()[50:]
+
+        def ask() -> None:
+            answer.append(
+                server.client.post("/predict", content=slowly(), headers={"Content-Type": "image/png"})
+            )
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.3)
+        workers = server.workers()
+        server.process.send_signal(number)
+        server.wait_for("stopping")
+        told.set()
+        asking.join()
+        assert answer[0].status_code == 200
+        assert server.process.wait(20) == 0
+        assert not any(alive(pid) for pid in workers)
+    assert "Traceback" not in server.log
+
+
+def test_what_does_not_end_in_time_is_cut_off_and_the_exit_code_says_so(folder: Path, digits: Path) -> None:
+    with Server(digits, free_log(folder), stop_s=1) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc"
+            )
+            time.sleep(0.3)
+            start = time.monotonic()
+            assert server.stop() == 1
+    assert time.monotonic() - start < 10
+    assert "cut off" in server.log
+    assert "Traceback" not in server.log
+
+
+def test_while_it_drains_ready_says_so_and_requests_are_still_answered(folder: Path, digits: Path) -> None:
+    with Server(digits, free_log(folder), drain_s=1.0) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopping")
+        time.sleep(0.2)
+        with httpx.Client(base_url=server.url, trust_env=False) as fresh:
+            ready = fresh.get("/ready")
+            assert ready.status_code == 503
+            assert ready.headers["content-type"] == "application/problem+json"
+            assert fresh.get("/health").status_code == 200
+            assert fresh.post("/predict", content=drawing()).status_code == 200
+        assert server.process.wait(20) == 0
+
+
+def test_workers_do_not_outlive_a_supervisor_that_is_killed(folder: Path, digits: Path) -> None:
+    with Server(digits, free_log(folder)) as server:
+        workers = server.workers()
+        server.stop(signal.SIGKILL)
+        end = time.monotonic() + GONE_S
+        while any(alive(pid) for pid in workers):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_a_port_in_use_is_named_with_the_flag_that_helps(folder: Path, digits: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        server = Server(digits, free_log(folder), port=port)
+        assert server.process.wait(30) == 1
+    assert "ResourceError" in server.log
+    assert f"port {port}" in server.log
+    assert "--port" in server.log
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
+def test_a_host_that_is_not_this_machine(folder: Path, digits: Path, host: str) -> None:
+    server = Server(digits, free_log(folder), host=host)
+    assert server.process.wait(30) == 2
+    assert "ConfigError" in server.log
+
+
+def test_a_bundle_that_does_not_give_its_examples_answer_is_not_served(folder: Path) -> None:
+    bundle = make_bundle(folder / "mixed")
+    save_graph(bundle / "model.onnx", (8, 8, 1), 10, seed=99)
+    server = Server(bundle, free_log(folder))
+    assert server.process.wait(30) == 1
+    assert "BundleError" in server.log
+    assert " at http" not in server.log
+
+
+def test_workers_that_cannot_start_end_the_server(folder: Path) -> None:
+    bundle = make_bundle(folder / "vanishing")
+    with Server(bundle, free_log(folder)) as server:
+        (bundle / "model.onnx").unlink()
+        os.kill(server.workers()[0], signal.SIGKILL)
+        assert server.process.wait(60) == 1
+    assert "end before they are ready" in server.log
+    assert "is not a model bundle" in server.log
+
+
+def test_nothing_is_left_behind(
+    folder: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Server(digits, free_log(folder)) as server:
+        assert list(tmp_path.glob("proj-metrics-*"))
+        server.client.get("/metrics")
+        assert server.stop() == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_server_imports_nothing_that_only_training_needs(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(drawing())
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, str(digits), str(tmp_path / "a.png")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.split()
+    assert "proj.serve.queue" in loaded
+    assert not [name for name in HEAVY if name in loaded]
