@@ -10,34 +10,31 @@ ARG UV_IMAGE=ghcr.io/astral-sh/uv:0.13.8
 
 FROM ${UV_IMAGE} AS uv
 
-# The packages, from the lock alone: an edit of the source leaves these gigabytes, and their copy below, as they are.
+# The packages, from the lock alone: an edit of the source leaves this layer as it is.
 FROM ${BASE_IMAGE} AS packages
 ENV UV_PROJECT_ENVIRONMENT=/opt/venv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
-COPY --from=uv /uv /usr/local/bin/uv
-WORKDIR /src
+WORKDIR /app
 COPY pyproject.toml uv.lock ./
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/root/.cache/uv --mount=type=bind,from=uv,source=/uv,target=/usr/local/bin/uv \
     uv sync --locked --no-default-groups --extra train --no-install-project
 
-# proj itself, some hundred kilobytes.
+# proj itself, a megabyte.
 FROM packages AS project
-COPY README.md LICENSE ./
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
 COPY configs configs
 COPY src src
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/root/.cache/uv --mount=type=bind,from=uv,source=/uv,target=/usr/local/bin/uv \
     uv pip install --no-deps --python /opt/venv/bin/python --target /opt/proj .
 
-FROM ${BASE_IMAGE}
+FROM packages
 # Any user id works, with or without a passwd entry: only /app/data, /app/models and /tmp are ever written.
 ENV PATH=/opt/proj/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/proj \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp USER=proj LOGNAME=proj XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib \
-    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-WORKDIR /app
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN mkdir -m 0777 data models
-COPY --from=packages /opt/venv /opt/venv
 COPY --from=project /opt/proj /opt/proj
-COPY pyproject.toml ./
 COPY configs configs
 VOLUME ["/app/data", "/app/models"]
 USER 10001:10001

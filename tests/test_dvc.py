@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def dvc(folder: Path, *args: str) -> str:
 
 
 def git(folder: Path, *args: str) -> str:
-    return sh(folder, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", *args, "-q")
+    return sh(folder, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", *args)
 
 
 def commit(folder: Path, message: str) -> None:
@@ -154,8 +155,7 @@ def test_data_come_back_from_the_local_remote_and_so_does_an_older_version(clone
 
 @pytest.mark.slow
 def test_repro_makes_the_run_once_and_again_only_after_a_change(clone: Path) -> None:
-    config = clone / "configs/trainer/default.yaml"
-    config.write_text(config.read_text() + "\nmax_epochs: 1\n")
+    _set_epochs(clone, 1)
     proj(clone, "data")
     dvc(clone, "repro")
     run = clone / "models/digits/repro"
@@ -170,7 +170,14 @@ def test_repro_makes_the_run_once_and_again_only_after_a_change(clone: Path) -> 
     dvc(clone, "pull")
     assert (run / "bundle/model.onnx").is_file()
 
-    config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))
+    _set_epochs(clone, 2)
     dvc(clone, "repro")
     assert (run / "metrics.csv").read_text().count("\n") == 3
     assert "train_loss" in (run / "metrics.csv").read_text()
+
+
+def _set_epochs(clone: Path, n: int) -> None:
+    config = clone / "configs/task/digits.yaml"
+    text, count = re.subn(r"max_epochs: \d+", f"max_epochs: {n}", config.read_text())
+    assert count == 1
+    config.write_text(text)

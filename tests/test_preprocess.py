@@ -379,9 +379,7 @@ def test_any_bytes_give_a_picture_or_an_input_error(content: bytes, spec: ImageS
     assert (x.shape, x.dtype) == (spec.shape, np.uint8)
 
 
-def drawing(
-    paper: int = 255, ink: int = 0, size: int = 300, at: tuple[int, int] = (90, 70), scale: float = 1.0
-) -> Any:
+def drawing(paper: int = 255, ink: int = 0, size: int = 300, at: tuple[int, int] = (90, 70), scale: float = 1.0) -> Any:
     """A seven, anti-aliased, uint8 (size, size)."""
     big = Image.new("L", (size * 4, size * 4), paper)
     points = [(4 * (at[0] + scale * x), 4 * (at[1] + scale * y)) for x, y in ((0, 0), (100, 0), (40, 150))]
@@ -451,9 +449,7 @@ def test_ink_on_an_empty_page_is_black(paper: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("h", "w", "ink_px"), [(28, 28, 20), (20, 40, 40), (40, 20, 40), (8, 8, 8), (28, 28, 0)]
-)
+@pytest.mark.parametrize(("h", "w", "ink_px"), [(28, 28, 20), (20, 40, 40), (40, 20, 40), (8, 8, 8), (28, 28, 0)])
 def test_ink_fits_every_shape(h: int, w: int, ink_px: int, channels: Any) -> None:
     spec = ImageSpec(height_px=h, width_px=w, channels=channels, fit="ink", ink_px=ink_px)
     x = image(drawing(), spec)

@@ -38,12 +38,8 @@ def commands() -> list[str]:
     return sorted({step["run"] for path in WORKFLOWS for step in steps(load(path)) if "run" in step})
 
 
-def sh(
-    *command: str, cwd: Path = ROOT, timeout_s: float = 300, **env: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, env=os.environ | env
-    )
+def sh(*command: str, cwd: Path = ROOT, timeout_s: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, env=os.environ | env)
 
 
 # ---------------------------------------------------------------- workflows

@@ -85,9 +85,7 @@ class Manifest(_Strict):
     @property
     def warning(self) -> str | None:
         """What every answer must say of a model that learned nothing worth having."""
-        why = [
-            w for w, is_so in (("synthetic data", self.synthetic), ("one batch (--fast)", self.fast)) if is_so
-        ]
+        why = [w for w, is_so in (("synthetic data", self.synthetic), ("one batch (--fast)", self.fast)) if is_so]
         return f"trained on {' and '.join(why)}: answers mean nothing" if why else None
 
     @property
@@ -97,9 +95,7 @@ class Manifest(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         if len(self.example.y) != len(self.names):
-            raise ValueError(
-                f"the example's answer has {len(self.example.y)} numbers for {len(self.names)} names"
-            )
+            raise ValueError(f"the example's answer has {len(self.example.y)} numbers for {len(self.names)} names")
         if self.kind == "values" and len(self.units) != len(self.names):
             raise ValueError(f"{len(self.units)} units for {len(self.names)} targets")
         try:
@@ -121,20 +117,15 @@ def read(folder: Path) -> Manifest:
     if not path.is_file() or not (folder / "model.onnx").is_file():
         raise BundleError(
             f"{folder} is not a model bundle",
-            found="it lacks "
-            + " and ".join(n for n in ("bundle.json", "model.onnx") if not (folder / n).is_file()),
+            found="it lacks " + " and ".join(n for n in ("bundle.json", "model.onnx") if not (folder / n).is_file()),
             next="`proj export RUN` makes one",
         )
     if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(
-            f"{path} is over {MAX_MANIFEST_BYTES // 2**20} MiB", next="`proj export RUN` makes a new one"
-        )
+        raise BundleError(f"{path} is over {MAX_MANIFEST_BYTES // 2**20} MiB", next="`proj export RUN` makes a new one")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e:
-        raise BundleError(
-            f"{path} is not JSON", found=str(e), next="`proj export RUN` makes a new one"
-        ) from None
+        raise BundleError(f"{path} is not JSON", found=str(e), next="`proj export RUN` makes a new one") from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if not isinstance(version, int) or not OLDEST_READABLE <= version <= SCHEMA:
         raise BundleError(

@@ -21,22 +21,18 @@ from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit
 
 if TYPE_CHECKING:
-    from proj.config import Project
-    from proj.verbs.compose import Job
+    from proj.project import Project
+    from proj.verbs.job import Job
 
 
 class Verbs(TyperGroup):
     """A mistyped verb is answered with the closest one."""
 
-    def resolve_command(
-        self, ctx: Context, args: list[str]
-    ) -> tuple[str | None, Command | None, list[str]]:
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             close = get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.5)
             hint = (
-                f"did you mean `proj {close[0]}`?"
-                if close
-                else f"the verbs are {', '.join(self.list_commands(ctx))}"
+                f"did you mean `proj {close[0]}`?" if close else f"the verbs are {', '.join(self.list_commands(ctx))}"
             )
             raise UsageError(f"no verb is called {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
@@ -52,9 +48,13 @@ class DataVerbs(TyperGroup):
 
 
 app = typer.Typer(
-    name="proj", cls=Verbs, rich_markup_mode=None, pretty_exceptions_enable=False, invoke_without_command=True,
+    name="proj",
+    cls=Verbs,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
+)
 data_app = typer.Typer(cls=DataVerbs, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
@@ -62,8 +62,9 @@ app.add_typer(data_app, name="data")
 def _complete(incomplete: str) -> list[str]:
     """Shell completion of override keys and of the choices of config groups; imports no Hydra."""
     from proj import config, task
+    from proj.project import find_project
 
-    project = config.find_project()
+    project = find_project()
     groups = config.groups(project.configs)
     key, equals, value = incomplete.partition("=")
     if equals:
@@ -108,9 +109,7 @@ def root(
         Path | None,
         typer.Option("--project", metavar="DIR", help="The project's root; default: the nearest upwards."),
     ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """From a data set to a served model: proj train, then proj serve."""
     _state["project"] = project
@@ -165,9 +164,7 @@ def train(
         bool, typer.Option("--dry-run", help="Check config, data, disk and device; say what would happen.")
     ] = False,
     name: Annotated[str, typer.Option(help="The run's name; default: the time.")] = "",
-    replace: Annotated[
-        bool, typer.Option("--replace", help="With --name: take the place of an earlier run.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="With --name: take the place of an earlier run.")] = False,
     as_json: Json = False,
 ) -> None:
     """proj train task=trashnet model.lr=1e-3 seed=7
@@ -258,20 +255,14 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port; default 8000; 0 takes a free one.", show_default=False)
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that answer; default 1.", show_default=False)
-    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer; default 1.", show_default=False)] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(
-            "--allow-host", metavar="NAME", help="Host header to accept; repeatable.", show_default=False
-        ),
+        typer.Option("--allow-host", metavar="NAME", help="Host header to accept; repeatable.", show_default=False),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(
-            "--config", metavar="FILE", help="Settings; default: serve.yaml, if there.", show_default=False
-        ),
+        typer.Option("--config", metavar="FILE", help="Settings; default: serve.yaml, if there.", show_default=False),
     ] = None,
 ) -> None:
     """proj serve trashnet --port 8000
@@ -321,7 +312,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _project() -> Project:
-    from proj.config import find_project
+    from proj.project import find_project
 
     return find_project(_state["project"])
 
@@ -333,11 +324,11 @@ def _log() -> None:
 
 
 def _job(verb: str, overrides: list[str] | None) -> Job:
-    from proj.verbs import compose
+    from proj.verbs import job
 
     _log()
-    compose.need_train(verb)
-    return compose.job(overrides or [], _project())
+    job.need_train(verb)
+    return job.job(overrides or [], _project())
 
 
 def _resolve(needs_train: str | None, run: str | None) -> Any:
@@ -347,9 +338,9 @@ def _resolve(needs_train: str | None, run: str | None) -> Any:
 
     _log()
     if needs_train:
-        from proj.verbs import compose
+        from proj.verbs import job
 
-        compose.need_train(needs_train)
+        job.need_train(needs_train)
     found = runs.resolve(run, _project().models)
     if found.chosen:
         logger.info("using {} (the newest finished run)", found.run)

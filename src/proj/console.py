@@ -76,9 +76,7 @@ def log_to_stderr(level: str = "INFO") -> None:
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     logger = _logger()
     logger.remove()
-    logger.add(
-        _write, format="<green>{time:HH:mm:ss}</green> <level>{message}</level>", level=level, colorize=colour
-    )
+    logger.add(_write, format="<green>{time:HH:mm:ss}</green> <level>{message}</level>", level=level, colorize=colour)
 
 
 @contextmanager
@@ -86,7 +84,7 @@ def log_to_file(path: Path) -> Iterator[None]:
     """Also write the log to `path`, rotated at 10 MB, five kept."""
     logger = _logger()
     sink = logger.add(path, format="{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}", rotation="10 MB",
-                      retention=5, level="DEBUG", encoding="utf-8")  # fmt: skip
+                      retention=5, diagnose=False, level="DEBUG", encoding="utf-8")  # fmt: skip
     try:
         yield
     finally:

@@ -1,19 +1,19 @@
 """The errors that a user can meet, each with the exit code and the HTTP status that it ends in.
 
-    ProjError                 70  500   never raised itself
-    ├── UsageError             2  400   a command that cannot be understood
-    │   ├── ConfigError        2  400   a config key, value or file that is wrong
-    │   └── MissingExtra       2  500   a verb whose packages are not installed
-    ├── RunNotFound            2  404   RUN names nothing that can be used
-    ├── DataError              1  422   a data set that cannot be prepared
-    ├── InputError             1  422   one input (file, upload) that cannot be read
-    │   ├── UnsupportedInput   1  415   of a kind that the task does not take
-    │   └── InputTooLarge      1  413   over a size limit
-    ├── CheckFailed            1  500   a check that the command makes said no
-    ├── BundleError            1  500   a model bundle that is broken or refused
-    ├── ResourceError          1  507   disk or memory that does not suffice, a folder that cannot be written
-    ├── Unreachable            3  502   a host, bucket, hub or account that does not answer
-    └── Busy                   1  503   the server's queue is full
+ProjError                 70  500   never raised itself
+├── UsageError             2  400   a command that cannot be understood
+│   ├── ConfigError        2  400   a config key, value or file that is wrong
+│   └── MissingExtra       2  500   a verb whose packages are not installed
+├── RunNotFound            2  404   RUN names nothing that can be used
+├── DataError              1  422   a data set that cannot be prepared
+├── InputError             1  422   one input (file, upload) that cannot be read
+│   ├── UnsupportedInput   1  415   of a kind that the task does not take
+│   └── InputTooLarge      1  413   over a size limit
+├── CheckFailed            1  500   a check that the command makes said no
+├── BundleError            1  500   a model bundle that is broken or refused
+├── ResourceError          1  507   disk or memory that does not suffice, a folder that cannot be written
+├── Unreachable            3  502   a host, bucket, hub or account that does not answer
+└── Busy                   1  503   the server's queue is full
 """
 
 from __future__ import annotations

@@ -90,9 +90,7 @@ def encode(model: Model, y: Array, name: str) -> dict[str, Any]:
         answer["confidence"] = float(y[best])
         answer["probabilities"] = {n: float(p) for n, p in zip(m.names, y, strict=True)}
     else:
-        answer["values"] = {
-            n: {"value": float(v), "unit": u} for n, v, u in zip(m.names, y, m.units, strict=True)
-        }
+        answer["values"] = {n: {"value": float(v), "unit": u} for n, v, u in zip(m.names, y, m.units, strict=True)}
     answer["model"] = m.model
     if m.warning:
         answer["warning"] = m.warning

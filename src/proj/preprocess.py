@@ -101,7 +101,8 @@ def _opened(source: bytes | Path) -> Image.Image:
     except PermissionError:
         raise InputError(f"{source!s} cannot be read", found="permission denied") from None
     except Image.DecompressionBombError as e:
-        raise InputTooLarge("the picture unpacks to too many pixels", found=str(e)) from None
+        found = re.search(r"\d+ pixels", str(e))  # Pillow goes on with its own limit, which is not ours
+        raise InputTooLarge("the picture has too many pixels", found=found[0] if found else "") from None
     except MemoryError:
         raise
     except Exception as e:  # a header that Pillow's parsers stumble over

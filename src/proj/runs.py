@@ -201,7 +201,7 @@ def resolve(ref: str | None, models: Path) -> Found:
             next="`proj train` makes one",
         )
     if "://" in ref:
-        from proj.fetch import bundle_from_url
+        from proj.fetch.bundle_url import bundle_from_url
 
         return Found(bundle_from_url(ref, models / ".cache"), None, False)
     path = Path(ref)

@@ -83,12 +83,13 @@ class Server:
     def workers(self) -> list[int]:
         """Process ids of the workers."""
         listed = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
+            ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "args="],
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        return [int(line.split()[0]) for line in listed.splitlines() if "spawn_main" in line]
+        rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+        return [int(pid) for pid, ppid, args in rows if int(ppid) == self.process.pid and "spawn_main" in args]
 
 
 def free_log(folder: Path) -> Path:

@@ -42,9 +42,7 @@ def test_a_raw_body_is_one_input_whatever_picture_it_says_to_be(
     assert_same(answer, expected(model, drawing(2), "body"))
 
 
-def test_several_files_are_answered_in_order_and_a_broken_one_in_its_place(
-    server: Server, model: infer.Model
-) -> None:
+def test_several_files_are_answered_in_order_and_a_broken_one_in_its_place(server: Server, model: infer.Model) -> None:
     pictures = [drawing(1), b"no picture", drawing(3, kind="WEBP"), b""]
     files = [("file", (f"{i}.png", content)) for i, content in enumerate(pictures)]
     response = server.client.post("/predict", files=files)
@@ -61,9 +59,7 @@ def test_several_files_are_answered_in_order_and_a_broken_one_in_its_place(
 
 def test_everyone_gets_their_own_answer_when_many_ask_at_once(server: Server, model: infer.Model) -> None:
     def ask(seed: int) -> dict[str, Any]:
-        answer: dict[str, Any] = server.client.post(
-            "/predict", files={"file": (str(seed), drawing(seed))}
-        ).json()
+        answer: dict[str, Any] = server.client.post("/predict", files={"file": (str(seed), drawing(seed))}).json()
         return answer
 
     with ThreadPoolExecutor(12) as pool:
@@ -139,9 +135,7 @@ def test_openapi_describes_every_route_and_its_problems(server: Server) -> None:
             assert "application/problem+json" in operation["responses"]["default"]["content"]
     body = api["paths"]["/predict"]["post"]["requestBody"]["content"]
     assert set(body) == {"multipart/form-data", "image/*", "application/octet-stream"}
-    references = set(
-        re.findall(r'"\$ref": ?"#/components/schemas/(\w+)"', server.client.get("/openapi.json").text)
-    )
+    references = set(re.findall(r'"\$ref": ?"#/components/schemas/(\w+)"', server.client.get("/openapi.json").text))
     assert references <= set(api["components"]["schemas"])
 
 
@@ -162,9 +156,7 @@ def test_everything_the_page_asks_for_is_there(server: Server) -> None:
             assert server.client.get("/" + path.removeprefix(".")).status_code == 200, path
 
 
-def test_metrics_count_requests_answers_and_unreadable_inputs_of_all_workers(
-    folder: Path, digits: Path
-) -> None:
+def test_metrics_count_requests_answers_and_unreadable_inputs_of_all_workers(folder: Path, digits: Path) -> None:
     with Server(digits, free_log(folder), workers=2) as server:
         labels = []
         for seed in range(12):  # a connection each, so that both workers get some

@@ -17,9 +17,14 @@ import pytest
 from bundles import make_bundle, save_graph
 from serving import Server, drawing, free_log
 
+from proj.errors import BundleError, ConfigError, ResourceError
+from proj.serve import supervisor
+from proj.serve.settings import Settings
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 GONE_S = 15.0
-HEAVY = ("torch", "lightning", "pytorch_lightning", "timm", "hydra", "omegaconf", "transformers", "pandas", "scipy",
-         "proj.train", "matplotlib", "sklearn")  # fmt: skip
+HEAVY = ("torch", "lightning", "pytorch_lightning", "timm", "hydra", "omegaconf", "transformers", "pandas",
+         "scipy", "proj.train", "matplotlib", "sklearn")  # fmt: skip
 WORKER = """
 import multiprocessing, sys, threading
 from pathlib import Path
@@ -69,8 +74,10 @@ def test_a_worker_that_is_killed_is_replaced_and_no_connection_is_refused(folder
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_in_flight_is_answered_before_the_end(folder: Path, digits: Path, number: int) -> None:
+def test_a_request_in_flight_is_answered_before_the_end_and_nothing_is_left_behind(
+    folder: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Server(digits, free_log(folder), stop_s=20) as server:
         told, answer = threading.Event(), []
 
@@ -81,31 +88,30 @@ def test_a_request_in_flight_is_answered_before_the_end(folder: Path, digits: Pa
             yield drawing()[50:]
 
         def ask() -> None:
-            answer.append(
-                server.client.post("/predict", content=slowly(), headers={"Content-Type": "image/png"})
-            )
+            answer.append(server.client.post("/predict", content=slowly(), headers={"Content-Type": "image/png"}))
 
         asking = threading.Thread(target=ask)
         asking.start()
         time.sleep(0.3)
         workers = server.workers()
-        server.process.send_signal(number)
+        assert list(tmp_path.glob("proj-*"))
+        server.process.send_signal(signal.SIGTERM)
         server.wait_for("stopping")
         told.set()
         asking.join()
         assert answer[0].status_code == 200
         assert server.process.wait(20) == 0
         assert not any(alive(pid) for pid in workers)
+        assert not list(tmp_path.glob("proj-*"))
     assert "Traceback" not in server.log
 
 
+@pytest.mark.slow
 def test_what_does_not_end_in_time_is_cut_off_and_the_exit_code_says_so(folder: Path, digits: Path) -> None:
     with Server(digits, free_log(folder), stop_s=1) as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(
-                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc"
-            )
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
             time.sleep(0.3)
             start = time.monotonic()
             assert server.stop() == 1
@@ -116,7 +122,7 @@ def test_what_does_not_end_in_time_is_cut_off_and_the_exit_code_says_so(folder: 
 
 def test_while_it_drains_ready_says_so_and_requests_are_still_answered(folder: Path, digits: Path) -> None:
     with Server(digits, free_log(folder), drain_s=1.0) as server:
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGINT)
         server.wait_for("stopping")
         time.sleep(0.2)
         with httpx.Client(base_url=server.url, trust_env=False) as fresh:
@@ -138,32 +144,51 @@ def test_workers_do_not_outlive_a_supervisor_that_is_killed(folder: Path, digits
             time.sleep(0.05)
 
 
-def test_a_port_in_use_is_named_with_the_flag_that_helps(folder: Path, digits: Path) -> None:
+def test_a_port_in_use_is_named_with_the_flag_that_helps() -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
-        server = Server(digits, free_log(folder), port=port)
-        assert server.process.wait(30) == 1
-    assert "ResourceError" in server.log
-    assert f"port {port}" in server.log
-    assert "--port" in server.log
+        wanted = pytest.raises(ResourceError, match=f"port {port}.*--port")
+        with wanted as error, supervisor.listen(Settings(port=port)):
+            pass
+    assert error.value.exit_code == 1
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
-def test_a_host_that_is_not_this_machine(folder: Path, digits: Path, host: str) -> None:
-    server = Server(digits, free_log(folder), host=host)
-    assert server.process.wait(30) == 2
-    assert "ConfigError" in server.log
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "a" * 200])
+def test_a_host_that_is_not_this_machine(host: str) -> None:
+    with pytest.raises(ConfigError, match="host"), supervisor.listen(Settings(host=host, port=0)):
+        pass
 
 
-def test_a_bundle_that_does_not_give_its_examples_answer_is_not_served(folder: Path) -> None:
-    bundle = make_bundle(folder / "mixed")
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://localhost:")])
+def test_the_url_is_one_that_a_browser_here_can_open(host: str, url: str) -> None:
+    told = Settings(host=host, port=0)
+    with supervisor.listen(told) as sock:
+        assert supervisor.url(sock, told).startswith(url)
+
+
+def test_a_bundle_that_does_not_give_its_examples_answer_is_not_served(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "mixed")
     save_graph(bundle / "model.onnx", (8, 8, 1), 10, seed=99)
-    server = Server(bundle, free_log(folder))
-    assert server.process.wait(30) == 1
-    assert "BundleError" in server.log
-    assert " at http" not in server.log
+    with pytest.raises(BundleError, match="example"):
+        supervisor.serve(bundle, Settings(port=0))
 
 
+@pytest.mark.slow
+def test_a_second_signal_ends_at_once(folder: Path, digits: Path) -> None:
+    with Server(digits, free_log(folder), stop_s=60) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGINT)
+            server.wait_for("stopping")
+            time.sleep(0.3)
+            start = time.monotonic()
+            assert server.stop(signal.SIGINT) == 1
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.slow
 def test_workers_that_cannot_start_end_the_server(folder: Path) -> None:
     bundle = make_bundle(folder / "vanishing")
     with Server(bundle, free_log(folder)) as server:
@@ -172,17 +197,6 @@ def test_workers_that_cannot_start_end_the_server(folder: Path) -> None:
         assert server.process.wait(60) == 1
     assert "end before they are ready" in server.log
     assert "is not a model bundle" in server.log
-
-
-def test_nothing_is_left_behind(
-    folder: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with Server(digits, free_log(folder)) as server:
-        assert list(tmp_path.glob("proj-metrics-*"))
-        server.client.get("/metrics")
-        assert server.stop() == 0
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_server_imports_nothing_that_only_training_needs(digits: Path, tmp_path: Path) -> None:

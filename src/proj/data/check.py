@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from proj import preprocess
-from proj.archive import is_archive
 from proj.console import progress
 from proj.errors import DataError, InputError
+from proj.fetch.archive import is_archive
 from proj.preprocess import IMAGE_SUFFIXES, ImageSpec
 
 EXPECTED = "expected one folder a class: FOLDER/<class>/*.jpg"

@@ -58,9 +58,7 @@ def _row(what: str, parts: Sequence[str]) -> list[str]:
 
 def _some(items: Sequence[str], r: Report) -> list[str]:
     more = len(items) - r.max_examples
-    return [f"  {i}" for i in items[: r.max_examples]] + (
-        [f"  and {more:,} more (--json lists all)"] * (more > 0)
-    )
+    return [f"  {i}" for i in items[: r.max_examples]] + ([f"  and {more:,} more (--json lists all)"] * (more > 0))
 
 
 def advice(r: Report) -> list[str]:
@@ -79,17 +77,13 @@ def advice(r: Report) -> list[str]:
     if r.small_classes:
         out.append(f"with very few pictures: {', '.join(r.small_classes)}; add some, or join classes")
     if r.imbalance > 5:
-        out.append(
-            f"the largest class is {r.imbalance:.0f} times the smallest: weigh the classes, judge by macro-F1"
-        )
+        out.append(f"the largest class is {r.imbalance:.0f} times the smallest: weigh the classes, judge by macro-F1")
     if r.outside and r.classes:
         out.append("pictures outside of the class folders are not used: move them into one")
     if r.near_conflicts:
         out.append("some pictures of different classes look alike: see whether their labels are right")
     if r.splits:
-        out.append(
-            f"{', '.join(r.splits)} are splits: proj makes and stores its own, so hand it one folder a class"
-        )
+        out.append(f"{', '.join(r.splits)} are splits: proj makes and stores its own, so hand it one folder a class")
     if len(r.doubles) > len(r.conflicts) or len(r.near) > len(r.near_conflicts):
         out.append("doubles must not be on both sides of a split: remove them, or give them one group")
     unread = {k: n for k, n in r.kinds.items() if k not in IMAGE_SUFFIXES}

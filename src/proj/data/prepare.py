@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from proj import console, fetch, preprocess, runs
+from proj import console, preprocess, runs
 from proj.config import Config, to_dict
 from proj.data import split as splits
 from proj.data import statistics, store
 from proj.errors import DataError, InputError, ResourceError
+from proj.fetch import get, manifest
 from proj.preprocess import ImageSpec
 from proj.task import Row, Task
 
@@ -65,7 +66,7 @@ def locate(task: Task, cfg: Config, data: Path) -> Source:
     """Fetch the source named by `data.source`, and hash what is there."""
     if cfg.data.source == "sample":
         return Source(None, "sample", "sample")
-    got = fetch.fetch(
+    got = get.fetch(
         cfg.data.source,
         default=task.default_source,
         raw=data / "raw",
@@ -74,13 +75,8 @@ def locate(task: Task, cfg: Config, data: Path) -> Source:
         timeout_s=cfg.data.timeout_s,
         help=task.source_help,
     )
-    digests = (
-        data
-        / "prepared"
-        / task.name
-        / f".digests-{hashlib.sha256(str(got.path).encode()).hexdigest()[:8]}.json"
-    )
-    return Source(got.path, got.source, fetch.manifest_digest(fetch.manifest(got.path, cache=digests)))
+    digests = data / "prepared" / task.name / f".digests-{hashlib.sha256(str(got.path).encode()).hexdigest()[:8]}.json"
+    return Source(got.path, got.source, manifest.manifest_digest(manifest.manifest(got.path, cache=digests)))
 
 
 def key(task: Task, cfg: Config, source: Source, fast: bool) -> str:
@@ -124,21 +120,15 @@ def rows(task: Task, cfg: Config, source: Source, fast: bool) -> list[Row]:
         return task.sample(SAMPLE_ROWS, cfg.task)
     found = list(task.read(source.path, cfg.task))
     if not found:
-        raise DataError(
-            f"no rows in {source.name}", next=f"`proj data check {source.path}` shows what is there"
-        )
+        raise DataError(f"no rows in {source.name}", next=f"`proj data check {source.path}` shows what is there")
     known = set(task.names(cfg.task))
     odd = sorted({str(r.y) for r in found} - known) if task.kind == "classes" else []
     if odd:
-        raise DataError(
-            f"{source.name} has classes that task {task.name} does not know", found=", ".join(odd[:5])
-        )
+        raise DataError(f"{source.name} has classes that task {task.name} does not know", found=", ".join(odd[:5]))
     return found[:: max(1, len(found) // FAST_ROWS)][:FAST_ROWS] if fast else found
 
 
-def _decode(
-    rows: list[Row], spec: ImageSpec, tmp: Path, cfg: Config
-) -> tuple[list[Row], list[dict[str, str]]]:
+def _decode(rows: list[Row], spec: ImageSpec, tmp: Path, cfg: Config) -> tuple[list[Row], list[dict[str, str]]]:
     """Decode into tmp/x.npy. Returns the rows that could be read and the others with their reasons."""
     x = np.lib.format.open_memmap(tmp / "x.npy", mode="w+", dtype=np.uint8, shape=(len(rows), *spec.shape))
     reasons: dict[int, str] = {}
@@ -187,9 +177,7 @@ def _write(
     names = task.names(cfg.task)
     groups = [r.group for r in rows]
     make = splits.by_tail if cfg.data.split == "tail" else splits.by_hash
-    split = make(
-        groups, seed=cfg.data.split_seed, val_share=cfg.data.val_share, test_share=cfg.data.test_share
-    )
+    split = make(groups, seed=cfg.data.split_seed, val_share=cfg.data.val_share, test_share=cfg.data.test_share)
     y = _targets(task, rows, names)
     x = np.load(tmp / "x.npy", mmap_mode="r", allow_pickle=False)
     mean, std = statistics.channels(x, np.flatnonzero(split == splits.TRAIN))
@@ -202,6 +190,8 @@ def _write(
         np.save(tmp / f"{part}.npy", array)
     meta = store.Meta(
         task=task.name,
+        title=task.title,
+        question=task.question,
         key=name,
         source=source.name,
         sample=source.path is None,

@@ -29,6 +29,8 @@ class Meta:
     """`mean` and `std` are of the training split's channels, in 0..1. `counts` is rows by split and class."""
 
     task: str
+    title: str
+    question: str
     key: str
     source: str
     sample: bool

@@ -56,7 +56,7 @@ def _scores(m: Material) -> Iterator[Finding]:
         return
     of, hits, n = s.confusion.sum(1), s.confusion.diagonal(), int(s.confusion.sum())
     accuracy = hits.sum() / n
-    low, high = measure.intervals(m).ranges["accuracy"]
+    low, high = measure.intervals(m).ranges.get("accuracy", (0.0, 1.0))
     if n < FEW:
         yield Finding(
             f"Only {n} test items: the accuracy may well be anywhere from {share(low)} to {share(high)}.",
@@ -97,9 +97,7 @@ def _calibration(m: Material) -> Iterator[Finding]:
     if not low <= c.confidence <= high:
         text = f"{share(c.confidence)} sure on average, right in {share(c.accuracy)} of its answers."
         over = c.confidence > c.accuracy
-        yield Finding(
-            f"{'Overconfident' if over else 'Underconfident'}: {text}", over and c.confidence > high + 0.02
-        )
+        yield Finding(f"{'Overconfident' if over else 'Underconfident'}: {text}", over and c.confidence > high + 0.02)
 
 
 def _learning(m: Material) -> Iterator[Finding]:
@@ -129,7 +127,8 @@ def _data(m: Material) -> Iterator[Finding]:
         return
     skipped = skipped_files(m)
     if skipped:
-        yield Finding(f"{len(skipped)} files could not be read and are not in the data.", True)
+        files = "1 file" if len(skipped) == 1 else f"{len(skipped):,} files"
+        yield Finding(f"{files} could not be read: not in the data.", True)
     if m.prepared.y.ndim != 1 or not m.names:
         return
     counts = np.bincount(m.prepared.y[m.prepared.split == 0].astype(int), minlength=len(m.names))

@@ -38,17 +38,22 @@ class Intervals:
 def intervals(m: Material) -> Intervals:
     """By group where groups are known and neither few nor very many; else the accuracy's alone, by item."""
     s, p = m.scores, m.predictions
-    if s is None or s.kind != "classes":
+    if s is None or s.kind != "classes" or s.confusion is None or not s.confusion.any():
         return Intervals({}, "")
+    by_item = wilson(float(s.confusion.trace()), int(s.confusion.sum()))
     group = m.prepared.group if m.prepared is not None else None
-    if p is not None and group is not None and FEW_GROUPS <= len(np.unique(group[p.index])) <= MANY_GROUPS:
-        group = group[p.index]
-        note = f"The intervals draw anew from the {len(np.unique(group)):,} groups that the test items form."
-        return Intervals(by_group(p.y, p.said.argmax(1), group, p.said.shape[1]), note)
-    if s.confusion is None or not s.confusion.any():
-        return Intervals({}, "")
-    note = "The interval takes test items for independent; alike neighbours make it too narrow."
-    return Intervals({"accuracy": wilson(float(s.confusion.trace()), int(s.confusion.sum()))}, note)
+    if p is None or group is None or not FEW_GROUPS <= len(np.unique(group[p.index])) <= MANY_GROUPS:
+        note = "The interval takes test items for independent; alike neighbours make it too narrow."
+        return Intervals({"accuracy": by_item}, note)
+    ranges = by_group(p.y, p.said.argmax(1), group[p.index], p.said.shape[1])
+    # Drawing anew from answers that are (nearly) all right promises perfection: never narrower than by item.
+    low, high = ranges["accuracy"]
+    ranges["accuracy"] = min(low, by_item[0]), max(high, by_item[1])
+    if ranges["macro_f1"][0] == 1.0:
+        del ranges["macro_f1"]
+    n = len(np.unique(group[p.index]))
+    note = f"The intervals come from drawing anew among the {n:,} groups of alike items in the test."
+    return Intervals(ranges, note)
 
 
 def by_group(true: Array, said: Array, group: Array, classes: int) -> dict[str, tuple[float, float]]:
@@ -96,9 +101,7 @@ def most_confused(confusion: Array, names: list[str], limit: int) -> list[Confus
     np.fill_diagonal(wrong, 0)
     of = confusion.sum(1)
     pairs = [(int(wrong[i, j]), wrong[i, j] / of[i], -i, -j) for i, j in zip(*np.nonzero(wrong), strict=True)]
-    return [
-        Confused(names[-i], names[-j], c, int(of[-i])) for c, _, i, j in sorted(pairs, reverse=True)[:limit]
-    ]
+    return [Confused(names[-i], names[-j], c, int(of[-i])) for c, _, i, j in sorted(pairs, reverse=True)[:limit]]
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,5 @@ def examples(data: Prepared, classes: int) -> list[list[Picture]]:
     shown = min(classes, EXAMPLES // 2)
     each = max(2, min(10, EXAMPLES // max(shown, 1)))
     rows = [np.flatnonzero((data.split == 0) & (data.y == k)) for k in range(shown)]
-    picked = [
-        r[np.unique(np.linspace(0, len(r) - 1, min(each, len(r))).astype(int))] if len(r) else r for r in rows
-    ]
+    picked = [r[np.unique(np.linspace(0, len(r) - 1, min(each, len(r))).astype(int))] if len(r) else r for r in rows]
     return [[picture(data.x[i], EXAMPLE_PX) for i in some] for some in picked]

@@ -85,9 +85,7 @@ class Material:
 
     @property
     def names(self) -> list[str]:
-        found = (
-            (self.scores and self.scores.names) or (self.prepared and self.prepared.meta.get("names")) or []
-        )
+        found = (self.scores and self.scores.names) or (self.prepared and self.prepared.meta.get("names")) or []
         return [str(n) for n in found]
 
 
@@ -216,15 +214,13 @@ def _columns(path: Path) -> dict[str, Points]:
 def _predictions(path: Path, scores: Scores | None) -> Predictions | None:
     if not path.is_file():
         return None
-    with _usable(path), np.load(path, allow_pickle=False) as saved:
+    with _usable(path), path.open("rb") as f, np.load(f, allow_pickle=False) as saved:
         said = saved["prob"] if "prob" in saved else saved["pred"]
         y, index = saved["y"], saved["index"]
         ids = saved["id"] if "id" in saved else index.astype(str)
         n = len(y)
         if said.ndim != 2 or {len(said), len(index), len(ids)} != {n}:
-            raise ValueError(
-                f"arrays of different lengths: y {y.shape}, answers {said.shape}, index {index.shape}"
-            )
+            raise ValueError(f"arrays of different lengths: y {y.shape}, answers {said.shape}, index {index.shape}")
         if "prob" in saved and n and not (y.min() >= 0 and y.max() < said.shape[1]):
             raise ValueError(f"class {int(y.max())} among {said.shape[1]} probabilities")
         if scores and scores.names and said.shape[1] != len(scores.names):

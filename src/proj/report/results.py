@@ -122,9 +122,7 @@ def _leading(s: Scores) -> list[tuple[str, float]]:
 def rest(s: Scores | None) -> list[tuple[str, str]]:
     """The metrics that are not in large type."""
     large = {name for name, _ in _leading(s)} if s and not s.folds else set()
-    return (
-        [(label(n), number(v)) for n, v in s.metrics.items() if n not in large] if s and not s.folds else []
-    )
+    return [(label(n), number(v)) for n, v in s.metrics.items() if n not in large] if s and not s.folds else []
 
 
 def _notes(s: Scores, name: str, interval: tuple[float, float] | None) -> list[str]:

@@ -7,9 +7,10 @@ The same files give the same page, byte for byte.
 from __future__ import annotations
 
 import shlex
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proj import console
 from proj.errors import ResourceError
@@ -17,6 +18,9 @@ from proj.report import findings, plots, results
 from proj.report.findings import share
 from proj.report.read import Material, material
 from proj.runs import Record
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 def write(run: Path, prepared: Path | None) -> Path:
@@ -38,8 +42,8 @@ def write(run: Path, prepared: Path | None) -> Path:
     return path
 
 
-def render(m: Material) -> str:
-    """The page's HTML."""
+@cache
+def _template() -> Template:
     import jinja2
 
     files = resources.files("proj.report")
@@ -50,8 +54,13 @@ def render(m: Material) -> str:
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(lambda name: files.joinpath(name).read_text(encoding="utf-8")),
     )
-    env.filters.update(share=share, seconds=console.seconds, quote=shlex.quote)
-    return env.get_template("run.html").render(
+    env.filters.update(share=share, seconds=console.seconds)
+    return env.get_template("run.html")
+
+
+def render(m: Material) -> str:
+    """The page's HTML."""
+    return _template().render(
         m=m,
         r=m.record,
         s=m.scores,
@@ -85,13 +94,9 @@ def warnings(m: Material) -> list[str]:
     r = m.record
     said = []
     if r.sample or (m.prepared is not None and m.prepared.meta.get("sample")):
-        said.append(
-            "Synthetic data: the program made the rows up. These figures say nothing about real ones."
-        )
+        said.append("Synthetic data: the program made the rows up. These figures say nothing about real ones.")
     if r.fast:
-        said.append(
-            "Made with --fast: one batch of everything, to see it move. The model has learned nothing."
-        )
+        said.append("Made with --fast: one batch of everything, to see it move. The model has learned nothing.")
     if r.status == "failed":
         said.append(f"The run did not finish{': ' + r.error if r.error else '; it was stopped'}.")
     return said
@@ -114,9 +119,7 @@ def charts(m: Material) -> list[dict[str, str]]:
             if column in m.history
         ]
         if lines:
-            svg = plots.curves(
-                title.lower().replace(" ", "-"), lines, findings.best_epoch(m.history, m.scores)
-            )
+            svg = plots.curves(title.lower().replace(" ", "-"), lines, findings.best_epoch(m.history, m.scores))
             made.append({"title": title, "svg": svg})
     return made
 

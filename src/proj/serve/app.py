@@ -37,9 +37,7 @@ BODY = {
             "schema": {
                 "type": "object",
                 "required": [upload.FIELD],
-                "properties": {
-                    upload.FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}
-                },
+                "properties": {upload.FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}},
             }
         },
         "image/*": BINARY,
@@ -66,6 +64,7 @@ def create(model: infer.Model, settings: Settings) -> FastAPI:
         description=f"{manifest.question} Answers come from the model {manifest.model}.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # it would answer /predict/ with a redirect instead of a 404
         lifespan=lifespan,
     )
     app.state.draining = False
@@ -131,9 +130,7 @@ def _add_state(app: FastAPI, model: infer.Model, settings: Settings, metrics: Me
         ),
     )
 
-    @app.get(
-        "/health", response_model=schemas.Health, summary="Does the process live?", operation_id="health"
-    )
+    @app.get("/health", response_model=schemas.Health, summary="Does the process live?", operation_id="health")
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
@@ -144,9 +141,7 @@ def _add_state(app: FastAPI, model: infer.Model, settings: Settings, metrics: Me
             return problems.response(request.url.path, 503, "the server is stopping")
         return JSONResponse({"status": "ready", "model": manifest.model})
 
-    @app.get(
-        "/model", response_model=schemas.ModelFacts, summary="Which model answers?", operation_id="model"
-    )
+    @app.get("/model", response_model=schemas.ModelFacts, summary="Which model answers?", operation_id="model")
     async def which() -> Response:
         """What the bundle says of itself: names, units, metrics, preprocessing, and the server's limits."""
         return JSONResponse(facts.model_dump(mode="json"))

@@ -43,29 +43,21 @@ class Metrics:
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self._predictions = Counter("proj_predictions", "Answers, by label", ["label"], registry=registry)
-        self._values = Summary(
-            "proj_prediction_value", "Predicted values, by target", ["target"], registry=registry
-        )
-        self._unreadable = Counter(
-            "proj_unreadable_inputs", "Inputs that could not be read", registry=registry
-        )
+        self._values = Summary("proj_prediction_value", "Predicted values, by target", ["target"], registry=registry)
+        self._unreadable = Counter("proj_unreadable_inputs", "Inputs that could not be read", registry=registry)
         self._batch = Histogram(
             "proj_batch_inputs",
             "Inputs that one call of the model answered",
             buckets=SIZES,
             registry=registry,
         )
-        self._depth = Gauge(
-            "proj_queue_depth", "Inputs that wait now", multiprocess_mode="livesum", registry=registry
-        )
+        self._depth = Gauge("proj_queue_depth", "Inputs that wait now", multiprocess_mode="livesum", registry=registry)
         info = Gauge(
             "proj_model_info", "1 for the model that is served",
             ["model", "name", "version", "backbone", "data_hash"],
             multiprocess_mode="livemax", registry=registry,
         )  # fmt: skip
-        info.labels(
-            manifest.model, manifest.name, manifest.version, manifest.backbone, manifest.data_hash
-        ).set(1)
+        info.labels(manifest.model, manifest.name, manifest.version, manifest.backbone, manifest.data_hash).set(1)
         if manifest.kind == "classes":
             for name in manifest.names:  # a label that was never given is a 0, not a gap
                 self._predictions.labels(name)

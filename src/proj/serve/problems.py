@@ -29,28 +29,20 @@ class Kind:
 
 KINDS = {
     400: Kind("bad-request", "The request cannot be read", "The body is not what its content type says."),
-    403: Kind(
-        "foreign-page", "Refused: sent by another site's page", "Origin names another host than Host does."
-    ),
+    403: Kind("foreign-page", "Refused: sent by another site's page", "Origin names another host than Host does."),
     404: Kind("not-found", "Nothing here", "There is no such path."),
-    405: Kind(
-        "wrong-method", "Method not allowed", "The path exists, but takes the methods in the header Allow."
-    ),
+    405: Kind("wrong-method", "Method not allowed", "The path exists, but takes the methods in the header Allow."),
     408: Kind("too-slow", "The upload stood still", "No byte came for longer than the server waits."),
     413: Kind("too-large", "Too large", "Too many bytes, inputs or pixels; the limits are in /model."),
     415: Kind("unsupported", "Not a kind of input that is taken", "Wrong content type, or no picture."),
     421: Kind("wrong-host", "Not this server's name", "Host is not a name that the server answers to."),
     422: Kind("unreadable", "The input cannot be read", "Empty, broken or cut off."),
     500: Kind("internal", "The server failed", "A fault of the server; its log says more."),
-    503: Kind(
-        "busy", "Not now", "The queue is full, or the server is stopping; try again after Retry-After."
-    ),
+    503: Kind("busy", "Not now", "The queue is full, or the server is stopping; try again after Retry-After."),
 }
 
 
-def response(
-    request_path: str, status: int, detail: str, headers: Mapping[str, str] | None = None
-) -> Response:
+def response(request_path: str, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """A problem as a response. `request_path` becomes `instance`."""
     # A status without a kind of its own is described by that of its class.
     kind = KINDS.get(status) or KINDS[400 if status < 500 else 500]
@@ -104,14 +96,14 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 
 async def _gone(request: Request, _: Exception) -> Response:
-    return response(
-        request.url.path, 400, "the connection ended within the upload"
-    )  # nobody is left to read it
+    return response(request.url.path, 400, "the connection ended within the upload")  # nobody is left to read it
 
 
 async def _bug(request: Request, _: Exception) -> Response:
-    # Starlette raises it again after this answer, and uvicorn logs it with its traceback.
-    return response(request.url.path, 500, "a fault of the server; its log says more")
+    # Starlette raises it again after this answer; uvicorn logs it with its traceback and ends the connection,
+    # which the client must know, or its next request would be lost.
+    headers = {"Connection": "close"}
+    return response(request.url.path, 500, "a fault of the server; its log says more", headers)
 
 
 def _log(request: Request, error: ProjError) -> None:

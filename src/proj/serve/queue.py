@@ -55,9 +55,7 @@ class Queue:
     def check_room(self, inputs: int = 1) -> None:
         """Raise Busy when `inputs` more do not fit."""
         if len(self._waiting) + inputs > self.settings.queue_size:
-            raise Busy(
-                "the queue is full", found=f"{self.settings.queue_size} inputs are waiting", next="try again"
-            )
+            raise Busy("the queue is full", found=f"{self.settings.queue_size} inputs are waiting", next="try again")
 
     async def answers(self, inputs: Sequence[Input]) -> list[Outcome]:
         """Each input's answer in order, or why it cannot be read. Raises Busy at once when full."""
@@ -75,9 +73,7 @@ class Queue:
             self.metrics.queue_depth(len(self._waiting))
             try:
                 outcomes: list[Outcome | Exception] = list(self._answer(jobs))
-            except (
-                Exception
-            ) as e:  # whatever the model raises is this batch's own fault: the thread must go on
+            except Exception as e:  # whatever the model raises is this batch's own fault: the thread must go on
                 outcomes = [e] * len(jobs)
             for job, outcome in zip(jobs, outcomes, strict=True):
                 job.loop.call_soon_threadsafe(_settle, job.future, outcome)

@@ -16,9 +16,7 @@ from proj.errors import ConfigError
 
 ENV_PREFIX = "PROJ_SERVE_"
 FILE_NAME = "serve.yaml"
-ALLOWED_HOST = re.compile(
-    r"(\*\.)?([a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE
-)
+ALLOWED_HOST = re.compile(r"(\*\.)?([a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE)
 
 
 class Settings(BaseModel):
@@ -61,9 +59,7 @@ class Settings(BaseModel):
     @field_validator("allow_host", mode="before")
     @classmethod
     def _as_list(cls, value: Any) -> Any:
-        return (
-            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-        )
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("allow_host")
     @classmethod
@@ -134,9 +130,7 @@ def _from_file(config: Path | None, folder: Path) -> list[tuple[str, str, Any]]:
             f"{path} cannot be read", found=e.strerror or str(e), next="name a file: --config FILE"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(
-            f"{path} is not YAML", found=" ".join(str(e).split()), next="mend the file"
-        ) from None
+        raise ConfigError(f"{path} is not YAML", found=" ".join(str(e).split()), next="mend the file") from None
     if raw is None:
         return []
     if not isinstance(raw, dict):

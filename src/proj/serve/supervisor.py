@@ -95,9 +95,7 @@ def _metrics_folder() -> Iterator[str]:
     places = [None, Path("/dev/shm")]  # a container's root may be read-only
     for place in places:
         try:
-            temporary = tempfile.TemporaryDirectory(
-                prefix="proj-metrics-", dir=place, ignore_cleanup_errors=True
-            )
+            temporary = tempfile.TemporaryDirectory(prefix="proj-metrics-", dir=place, ignore_cleanup_errors=True)
         except OSError:
             continue
         with temporary as folder:
@@ -225,9 +223,7 @@ class _Supervisor:
                 next="the lines above say why; with little memory, fewer --workers may help",
             )
         pause = min(0.5 * 2**w.failed_starts, 30.0)
-        logger.warning(
-            "worker {} ended before it was ready ({}): next try in {:g} s", pid, _ending(code), pause
-        )
+        logger.warning("worker {} ended before it was ready ({}): next try in {:g} s", pid, _ending(code), pause)
         w.start_at = time.monotonic() + pause
 
     def _forget_live_metrics(self, pid: int | None) -> None:
@@ -237,9 +233,7 @@ class _Supervisor:
 
     def _announce(self) -> None:
         self.announced = True
-        logger.info(
-            "{} at {} ({})", self.manifest.model, url(self.sock, self.settings), self._workers_in_words()
-        )
+        logger.info("{} at {} ({})", self.manifest.model, url(self.sock, self.settings), self._workers_in_words())
         if self.manifest.warning:
             logger.warning("{}", self.manifest.warning)
         if not is_loopback(self.settings.host) and not self.settings.allow_host:

@@ -6,6 +6,7 @@ end (the supervisor is gone, however it died), tells it to finish what it has an
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,6 +34,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, pipe: Connection) -> None:
         super().__init__(config)
         self.pipe = pipe
+        self.cut_off = False  # were requests still running when the time to stop was over?
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -42,23 +45,17 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    @property
-    def cut_off(self) -> bool:
-        """Whether requests were still running when the time to stop was over."""
-        return bool(self.server_state.tasks)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        start = time.monotonic()
+        await super().shutdown(sockets)
+        self.cut_off = time.monotonic() - start >= (self.config.timeout_graceful_shutdown or 0)
 
 
-def main(
-    bundle: Path, settings: Settings, sock: socket.socket, pipe: Connection, metrics_folder: str
-) -> None:
+def main(bundle: Path, settings: Settings, sock: socket.socket, pipe: Connection, metrics_folder: str) -> None:
     """Serve until told to stop. Exits with 1 when the model cannot be loaded or requests were cut off."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl+C reaches the whole group; the supervisor tells the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the supervisor tells the workers
     if metrics_folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = (
-            metrics_folder  # read when prometheus_client is imported, below
-        )
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_folder  # read when prometheus_client is imported, below
     from proj import console, infer
     from proj.errors import ProjError
     from proj.serve import app as application
@@ -122,6 +119,10 @@ def _log_as_proj_does() -> None:
 
     class ToLoguru(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            logger.opt(exception=record.exc_info).log(record.levelname, "{}", record.getMessage())
+            if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+                return  # a request that was cut off when the server stopped: the supervisor says so
+            # As text: loguru's own tracebacks show the variables' values, and those are people's pictures.
+            trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+            logger.log(record.levelname, "{}", f"{record.getMessage()}\n{trace}".strip())
 
     logging.basicConfig(handlers=[ToLoguru()], level=logging.WARNING, force=True)

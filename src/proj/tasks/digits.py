@@ -10,6 +10,7 @@ import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,9 +48,7 @@ def read(source: Path, options: Options) -> Iterator[Row]:
             next="expected digits.csv.gz: 64 counts and a class a row",
         ) from None
     if table.shape[1] != SIDE_PX**2 + 1 or not ((table >= 0) & (table <= INK_MAX)).all():
-        raise DataError(
-            f"{path} is not a table of digits", found=f"{table.shape[1]} columns; expected 65 of 0..16"
-        )
+        raise DataError(f"{path} is not a table of digits", found=f"{table.shape[1]} columns; expected 65 of 0..16")
     pixels = np.round(table[:, :-1] * (255 / INK_MAX)).astype(np.uint8).reshape(-1, SIDE_PX, SIDE_PX)
     for i, (x, y) in enumerate(zip(pixels, table[:, -1], strict=True)):
         yield Row(id=f"row {i}", group=f"block {i // options.block}", x=x, y=NAMES[y])
@@ -68,18 +67,25 @@ _SEGMENTS = (
     "1111111",
     "1111011",
 )
+_AREAS: tuple[Any, ...] = (
+    (0, slice(2, 6)),
+    (slice(1, 4), 1),
+    (slice(1, 4), 6),
+    (slice(3, 5), slice(2, 6)),
+    (slice(4, 7), 1),
+    (slice(4, 7), 6),
+    (7, slice(2, 6)),
+)
 
 
-def sample(n: int, options: Options) -> list[Row]:
+def sample(n: int, _: Options) -> list[Row]:
     """Synthetic: `n` seven-segment digits, with noise."""
     rng = np.random.default_rng(0)
     rows = []
     for i in range(n):
         s = _SEGMENTS[i % 10]
         x = rng.integers(0, 30, (SIDE_PX, SIDE_PX))
-        areas = ((0, slice(2, 6)), (slice(1, 4), 1), (slice(1, 4), 6), (slice(3, 5), slice(2, 6)),
-                 (slice(4, 7), 1), (slice(4, 7), 6), (7, slice(2, 6)))  # fmt: skip
-        for on, area in zip(s, areas, strict=True):
+        for on, area in zip(s, _AREAS, strict=True):
             if on == "1":
                 x[area] = rng.integers(200, 256)
         rows.append(Row(id=f"sample {i}", group=f"sample {i}", x=x.astype(np.uint8), y=NAMES[i % 10]))

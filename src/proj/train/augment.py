@@ -35,14 +35,10 @@ def pictures(x: Tensor, a: Augment, g: torch.Generator) -> Tensor:
         dx, dy = (uniform(-a.shift, a.shift) * 2 for _ in range(2))  # the grid runs from -1 to 1
         aspect = x.shape[-1] / x.shape[-2]
         cos, sin = turn.cos() * zoom, turn.sin() * zoom
-        theta = torch.stack(
-            [torch.stack([cos, -sin / aspect, dx], 1), torch.stack([sin * aspect, cos, dy], 1)], 1
-        )
+        theta = torch.stack([torch.stack([cos, -sin / aspect, dx], 1), torch.stack([sin * aspect, cos, dy], 1)], 1)
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         # Drawings lie on black; photos go on beyond their edge.
-        x = F.grid_sample(
-            x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False
-        )
+        x = F.grid_sample(x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False)
     if a.brightness:
         x = x * (1 + uniform(-a.brightness, a.brightness))[:, None, None, None]
     if a.contrast:

@@ -27,14 +27,14 @@ class Journal(Callback):
         self.start = 0.0
         self.note = ""
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, *_: Any) -> None:
         self.losses, self.start = [], time.monotonic()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(self, _: Any, __: Any, outputs: Any, *___: Any) -> None:
         self.losses.append(outputs["loss"].detach())
         self.bar.update(note=self.note)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         loss = torch.stack(self.losses).mean().item()
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         got = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items()}
@@ -53,10 +53,8 @@ class Journal(Callback):
             writer.writerow(row)
         for tracker in trainer.loggers:
             tracker.log_metrics({"train_loss": loss, "lr": lr}, step=trainer.global_step)
-        self.note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, loss {loss:.3f}, accuracy {got['val_accuracy']:.3f}"
-        logger.debug(
-            "epoch {epoch}: train_loss {train_loss} val_loss {val_loss} val_accuracy {val_accuracy}", **row
-        )
+        self.note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} accuracy {got['val_accuracy']:.3f}"
+        logger.debug("epoch {epoch}: train_loss {train_loss} val_loss {val_loss} val_accuracy {val_accuracy}", **row)
 
 
 def every(cfg: Config, out: Path, bar: Bar) -> list[Callback]:

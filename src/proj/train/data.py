@@ -58,9 +58,7 @@ class Batches:
     Whoever iterates sets `epoch` first (LitModel does).
     """
 
-    def __init__(
-        self, x: Array, y: Array, rows: Array, size: int, *, seed: int | None = None, limit: int = 0
-    ) -> None:
+    def __init__(self, x: Array, y: Array, rows: Array, size: int, *, seed: int | None = None, limit: int = 0) -> None:
         self.x, self.y, self.rows, self.size, self.seed = x, y, rows, size, seed
         self.limit = limit
         self.epoch = 0

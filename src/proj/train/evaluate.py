@@ -46,8 +46,7 @@ def scores(prob: Array, y: Array, names: list[str]) -> dict[str, Any]:
     }
     support = torch.bincount(t, minlength=k)
     per_class = {
-        n: {**{m: float(v[i]) for m, v in per.items()}, "support": int(support[i])}
-        for i, n in enumerate(names)
+        n: {**{m: float(v[i]) for m, v in per.items()}, "support": int(support[i])} for i, n in enumerate(names)
     }
     metrics = {
         "accuracy": float(multiclass_accuracy(p, t, k, average="micro")),

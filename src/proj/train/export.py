@@ -60,9 +60,7 @@ def export(
         _graph(Answer(net).eval(), prepared.x[rows[:2]], tmp / "model.onnx")
         bundle.write(tmp, _manifest(task, cfg, prepared, run, rows, prob, metrics))
         worst = parity(tmp, prepared.x, rows, prob)
-        logger.info(
-            "export: ONNX Runtime equals torch on {} rows (largest difference {:.1e})", len(rows), worst
-        )
+        logger.info("export: ONNX Runtime equals torch on {} rows (largest difference {:.1e})", len(rows), worst)
         final = run / "bundle"
         shutil.rmtree(final, ignore_errors=True)
         os.replace(tmp, final)

@@ -66,16 +66,10 @@ def key(net: Net, cfg: Config, view: View) -> str:
         h.update(value.detach().cpu().contiguous().numpy().tobytes())
     a = cfg.augment
     transform = (
-        [a.flip, a.rotate_deg, a.shift, a.scale, a.brightness, a.contrast]
-        if cfg.model.feature_views > 1
-        else []
+        [a.flip, a.rotate_deg, a.shift, a.scale, a.brightness, a.contrast] if cfg.model.feature_views > 1 else []
     )
     h.update(
-        repr(
-            [cfg.model.backbone, cfg.model.pool, net.mean.flatten().tolist(), net.std.flatten().tolist()]
-        ).encode()
+        repr([cfg.model.backbone, cfg.model.pool, net.mean.flatten().tolist(), net.std.flatten().tolist()]).encode()
     )
-    h.update(
-        repr([net.pixels.size, view.prepared.meta.data_hash, cfg.model.feature_views, transform]).encode()
-    )
+    h.update(repr([net.pixels.size, view.prepared.meta.data_hash, cfg.model.feature_views, transform]).encode())
     return h.hexdigest()[:16]

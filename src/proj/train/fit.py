@@ -41,16 +41,14 @@ def pick_device(cfg: Config) -> Device:
     wanted = cfg.trainer.device
     kind = next(k for k in ("cuda", "mps", "cpu") if there[k]) if wanted == "auto" else wanted
     if not there[kind]:
-        raise ConfigError(
-            f"trainer.device={kind} is not there", next="trainer.device=auto takes the best there is"
-        )
+        raise ConfigError(f"trainer.device={kind} is not there", next="trainer.device=auto takes the best there is")
     bf16 = cfg.trainer.precision == "bf16" or (cfg.trainer.precision == "auto" and kind == "cuda")
     return Device(kind, "bf16-mixed" if bf16 else "32-true")
 
 
 def seed_all(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - third-party code draws from the global state
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 
@@ -150,15 +148,23 @@ def load_checkpoint(net: Net, path: Path) -> None:
 class _quiet:  # noqa: N801 - used as a context manager, like contextlib's own
     """Keep Lightning's chatter about things that are as they should be off the screen; real warnings go to the log."""
 
-    USUAL = ("does not have many workers", "Checkpoint directory", "The number of training batches", "Starting from v1.9",
-             "is not shuffled", "LeafSpec", "isinstance(treespec")  # fmt: skip
+    USUAL = (
+        "does not have many workers",
+        "Checkpoint directory",
+        "The number of training batches",
+        "Starting from v1.9",
+        "is not shuffled",
+        "LeafSpec",
+        "module(s) in eval mode",
+        "isinstance(treespec",
+    )
 
     def __enter__(self) -> None:
         self.catch = warnings.catch_warnings()
         self.catch.__enter__()
         for text in self.USUAL:
             warnings.filterwarnings("ignore", message=f".*{re.escape(text)}.*")
-        warnings.showwarning = lambda message, *_, **__: logger.warning("{}", message)  # type: ignore[assignment]
+        warnings.showwarning = lambda message, *_, **__: logger.warning("{}", message)
         for name in (
             "pytorch_lightning.utilities.rank_zero",
             "pytorch_lightning.accelerators.cuda",

@@ -88,6 +88,7 @@ class Net(nn.Module):
         self.frozen = m.freeze
         if m.freeze:
             self.backbone.requires_grad_(False)
+        self.train()  # the probe above needed evaluation mode, and Lightning keeps the mode that it finds
 
     def train(self, mode: bool = True) -> Net:
         """A frozen backbone stays in evaluation mode: its batch statistics are weights too."""
@@ -207,9 +208,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 class LitModel(pl.LightningModule):
     """Classification on uint8 pictures, or on features of a frozen backbone."""
 
-    def __init__(
-        self, net: Net, cfg: Config, *, outputs: int, total_steps: int, weights: Tensor | None
-    ) -> None:
+    def __init__(self, net: Net, cfg: Config, *, outputs: int, total_steps: int, weights: Tensor | None) -> None:
         """`weights`: float (K,) of the classes, or None."""
         super().__init__()
         self.net, self.cfg, self.total_steps = net, cfg, total_steps

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proj import console
 from proj.data import prepare, versions
-from proj.verbs.compose import Job
+from proj.verbs.job import Job
 from proj.verbs.train import relative
 
 
@@ -15,8 +15,9 @@ def prepared(job: Job, *, fast: bool, as_json: bool, start: float) -> None:
     p = prepare.prepare(job.task, job.cfg, job.project.data, fast=fast)
     versions.keep(job.project.root, job.project.data / "raw" / job.task.name)
     if as_json:
-        console.json_out({"task": job.task.name, "prepared": str(p.folder), "rows": len(p.x), "source": p.meta.source,
-                          "counts": p.meta.counts, "skipped": p.meta.skipped, "data_hash": p.meta.data_hash})  # fmt: skip
+        document = {"task": job.task.name, "prepared": str(p.folder), "rows": len(p.x), "source": p.meta.source}
+        counted = {"counts": p.meta.counts, "skipped": p.meta.skipped, "data_hash": p.meta.data_hash}
+        console.json_out(document | counted)
         return
     splits = list(p.meta.counts)
     for line in console.table(

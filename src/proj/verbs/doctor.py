@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from proj import console, runs, task
-from proj.config import Project
-from proj.verbs.compose import TRAIN_PACKAGES
+from proj.project import Project
+from proj.verbs.job import TRAIN_PACKAGES
 
 LEAST_FREE_BYTES = 10 * 10**9  # the train extra with CUDA takes 5.5 GB
 
@@ -98,8 +98,9 @@ def _project(project: Project) -> Finding:
 
 def _writable(project: Project) -> Finding:
     closed = [str(d) for d in (project.data, project.models) if not os.access(_nearest(d), os.W_OK)]
-    return Finding("folders", "bad" if closed else "ok", f"cannot write {', '.join(closed)}" if closed else "data/ and models/ can be written",
-                   "change their rights, or work in another folder" if closed else "")  # fmt: skip
+    if not closed:
+        return Finding("folders", "ok", "data/ and models/ can be written")
+    return Finding("folders", "bad", f"cannot write {', '.join(closed)}", "change their rights, or work elsewhere")
 
 
 def _nearest(path: Path) -> Path:
@@ -111,9 +112,7 @@ def _nearest(path: Path) -> Path:
 def _disk(project: Project) -> Finding:
     free = runs.free_bytes(project.root)
     low = free < LEAST_FREE_BYTES
-    return Finding(
-        "disk", "note" if low else "ok", f"{console.size(free)} free", "free some space" if low else ""
-    )
+    return Finding("disk", "note" if low else "ok", f"{console.size(free)} free", "free some space" if low else "")
 
 
 def _data(project: Project) -> list[Finding]:
@@ -122,9 +121,7 @@ def _data(project: Project) -> list[Finding]:
         folder = project.data / "prepared" / name
         n = len(list(folder.glob("*/meta.json"))) if folder.is_dir() else 0
         mend = "" if n else f"`proj data task={name}`"
-        found.append(
-            Finding(f"data {name}", "ok" if n else "note", f"{n} prepared" if n else "not prepared yet", mend)
-        )
+        found.append(Finding(f"data {name}", "ok" if n else "note", f"{n} prepared" if n else "not prepared yet", mend))
     return found
 
 
@@ -152,24 +149,24 @@ def _programs() -> list[Finding]:
 def _accounts() -> list[Finding]:
     """None is needed: every hosted service has a local default."""
     adc = Path.home() / ".config/gcloud/application_default_credentials.json"
-    there = {
-        "account W&B": (bool(os.environ.get("WANDB_API_KEY")), "set WANDB_API_KEY, or leave track=csv"),
-        "account Hugging Face": (bool(os.environ.get("HF_TOKEN")), "set HF_TOKEN for private data sets; public ones need none"),
-        "account Google Cloud": (bool(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")) or adc.is_file(), "`gcloud auth application-default login`"),
-    }  # fmt: skip
+    google = bool(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")) or adc.is_file()
+    accounts = (
+        ("W&B", bool(os.environ.get("WANDB_API_KEY")), "set WANDB_API_KEY, or leave track=csv"),
+        ("Hugging Face", bool(os.environ.get("HF_TOKEN")), "set HF_TOKEN for private data sets"),
+        ("Google Cloud", google, "`gcloud auth application-default login`"),
+    )
     return [
-        Finding(k, "ok", "found") if ok else Finding(k, "note", "none (not needed locally)", mend)
-        for k, (ok, mend) in there.items()
+        Finding(f"account {name}", "ok", "found")
+        if there
+        else Finding(f"account {name}", "note", "none (not needed locally)", mend)
+        for name, there, mend in accounts
     ]
 
 
 def lines(findings: list[Finding]) -> list[str]:
     marks = {"ok": "ok  ", "note": "note", "bad": "BAD "}
     width = max(len(f.what) for f in findings)
-    return [
-        f"{marks[f.state]}  {f.what:<{width}}  {f.found}{f'  →  {f.mend}' if f.mend else ''}"
-        for f in findings
-    ]
+    return [f"{marks[f.state]}  {f.what:<{width}}  {f.found}{f'  →  {f.mend}' if f.mend else ''}" for f in findings]
 
 
 def document(findings: list[Finding]) -> list[dict[str, str]]:

@@ -8,10 +8,10 @@ from typing import Any
 from loguru import logger
 
 from proj import console, runs
-from proj.config import Project
 from proj.data import prepare, store
 from proj.errors import DataError, UsageError
-from proj.verbs.compose import Job, of_run
+from proj.project import Project
+from proj.verbs.job import Job, of_run
 
 
 def evaluate(run: Path, project: Project) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from loguru import logger
 
-from proj import console, fetch, runs
+from proj import console, runs
 from proj.data import prepare, store
 from proj.errors import ConfigError, ResourceError
-from proj.verbs.compose import Job
+from proj.fetch import get
+from proj.verbs.job import Job
 
 RUN_BYTES = 500_000_000  # a run with a mid-sized backbone: two checkpoints, a bundle, a report
 
@@ -20,9 +21,7 @@ def plan(job: Job, *, fast: bool) -> dict[str, Any]:
     rows, state = _data(job, fast)
     free = runs.free_bytes(job.project.root)
     if free < RUN_BYTES:
-        raise ResourceError(
-            f"a run needs some {console.size(RUN_BYTES)}", found=f"{console.size(free)} are free"
-        )
+        raise ResourceError(f"a run needs some {console.size(RUN_BYTES)}", found=f"{console.size(free)} are free")
     device, precision = _device(job)
     _model(job)
     cfg = job.cfg
@@ -48,10 +47,10 @@ def _data(job: Job, fast: bool) -> tuple[int | None, str]:
     cfg = job.cfg
     if cfg.data.source == "sample":
         return prepare.SAMPLE_ROWS, "synthetic sample"
-    here = fetch.present(
+    here = get.present(
         cfg.data.source, default=job.task.default_source, raw=job.project.data / "raw", task=job.task.name
     )
-    if here is None:
+    if not here:
         return (
             None,
             f"would be fetched from {job.task.default_source if cfg.data.source == 'default' else cfg.data.source}",

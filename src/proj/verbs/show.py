@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from proj import config
-from proj.verbs.compose import Job
+from proj.verbs.job import Job
 
 
 def document(job: Job) -> dict[str, Any]:
@@ -29,16 +29,12 @@ def lines(job: Job) -> list[str]:
     return out + [f"{text:<{width}}  # {origin}" if origin else text for text, origin in body]
 
 
-def _walk(
-    node: dict[str, Any], prefix: str, depth: int, origins: dict[str, str], out: list[tuple[str, str]]
-) -> None:
+def _walk(node: dict[str, Any], prefix: str, depth: int, origins: dict[str, str], out: list[tuple[str, str]]) -> None:
     for k, v in node.items():
         pad = "  " * depth
         if isinstance(v, dict):
             out.append((f"{pad}{k}:", ""))
             _walk(v, f"{prefix}{k}.", depth + 1, origins, out)
         else:
-            value = (
-                yaml.safe_dump(v, default_flow_style=True, width=10_000).strip().removesuffix("\n...").strip()
-            )
+            value = yaml.safe_dump(v, default_flow_style=True, width=10_000).strip().removesuffix("\n...").strip()
             out.append((f"{pad}{k}: {value}", origins[prefix + k]))

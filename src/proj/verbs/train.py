@@ -15,7 +15,7 @@ from proj import config, console, provenance, runs
 from proj.data import prepare
 from proj.data.store import Prepared
 from proj.runs import Record
-from proj.verbs.compose import Job
+from proj.verbs.job import Job
 
 
 def train(job: Job, *, fast: bool, name: str = "", replace: bool = False) -> tuple[Path, dict[str, Any]]:
@@ -43,8 +43,8 @@ def train(job: Job, *, fast: bool, name: str = "", replace: bool = False) -> tup
 def _one(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) -> dict[str, Any]:
     """Train, evaluate and export on the split that prepare decided."""
     logger.info("loading torch")
-    from proj.train import evaluate, export, fit
     from proj.train import data as train_data
+    from proj.train import evaluate, export, fit
 
     cfg, view = job.cfg, train_data.view(prepared)
     rows = view.test[: evaluate.BATCH] if fast else view.test
@@ -66,8 +66,8 @@ def _folds(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) 
     logger.info("loading torch")
     import numpy as np
 
-    from proj.train import evaluate, fit
     from proj.train import data as train_data
+    from proj.train import evaluate, fit
 
     cfg = job.cfg
     record.device = fit.pick_device(cfg).kind
@@ -94,9 +94,7 @@ def _folds(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) 
         )
         runs.write_json(out / "split.json", {"test_groups": sorted(set(prepared.group[view.test].tolist())),
                                              "mean": view.mean, "std": view.std})  # fmt: skip
-        logger.info(
-            "fold {} of {}: accuracy {:.4f} on {} rows", i + 1, len(views), metrics["accuracy"], len(test)
-        )
+        logger.info("fold {} of {}: accuracy {:.4f} on {} rows", i + 1, len(views), metrics["accuracy"], len(test))
         rows.append(test)
         probs.append(prob)
     index, prob = np.concatenate(rows), np.concatenate(probs)
@@ -197,10 +195,7 @@ def _summary(run: Path, content: dict[str, Any], took_s: float) -> None:
         per = content["per_class"]
         for line in console.table(
             ["class", "precision", "recall", "f1", "rows"],
-            [
-                [n, *(f"{p[k]:.3f}" for k in ("precision", "recall", "f1")), str(p["support"])]
-                for n, p in per.items()
-            ],
+            [[n, *(f"{p[k]:.3f}" for k in ("precision", "recall", "f1")), str(p["support"])] for n, p in per.items()],
         ):
             print(line)
         print()
@@ -212,9 +207,7 @@ def _summary(run: Path, content: dict[str, Any], took_s: float) -> None:
         ("took", console.seconds(took_s)),
     ]
     without = " ".join(o for o in runs.read(run).overrides if not o.startswith("trainer.folds"))
-    console.outcome(
-        rows, next=f"proj train {without}".strip() if "folds" in content else f"proj serve {shown}"
-    )
+    console.outcome(rows, next=f"proj train {without}".strip() if "folds" in content else f"proj serve {shown}")
 
 
 def relative(path: Path) -> Path:

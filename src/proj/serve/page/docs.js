@@ -70,18 +70,27 @@ function described(api, schema) {
   if (!schema.properties) return [];
   const table = element("table");
   const body = element("tbody");
-  for (const [name, property] of Object.entries(schema.properties)) {
-    const row = element("tr");
-    const cell = element("td");
-    cell.append(element("code", "", name));
-    const optional = (schema.required ?? []).includes(name) ? "" : " (optional)";
-    row.append(cell, element("td", "", kind(api, property) + optional), element("td", "", property.description ?? ""));
-    body.append(row);
-  }
+  body.append(...fields(api, schema, ""));
   table.append(body);
-  const example = sample(api, schema);
-  const shown = element("pre", "", JSON.stringify(example, null, 1));
-  return [element("p", "", schema.description ?? ""), table, element("h3", "", "For example"), shown];
+  const made = [text(schema.description ?? ""), table];
+  const example = JSON.stringify(sample(api, schema), null, 1);
+  // A schema whose fields have no examples of their own has nothing to show.
+  if (!example.includes("…")) made.push(element("h3", "", "For example"), element("pre", "", example));
+  return made;
+}
+
+function fields(api, schema, prefix) {
+  return Object.entries(schema.properties).flatMap(([name, property]) => {
+    const inner = property.$ref ? resolved(api, property) : null;
+    if (inner?.properties) return fields(api, inner, `${prefix}${name}.`);
+    const row = element("tr");
+    const cells = [element("td"), element("td"), element("td")];
+    cells[0].append(element("code", "", prefix + name));
+    cells[1].textContent = kind(api, property) + ((schema.required ?? []).includes(name) ? "" : " (optional)");
+    cells[2].append(text(property.description ?? "", "span"));
+    row.append(...cells);
+    return row;
+  });
 }
 
 function kind(api, schema) {
@@ -119,8 +128,8 @@ function problemRow({ status, slug, title, meaning }) {
 }
 
 // A paragraph in which `code` is set as such.
-function text(source) {
-  const made = element("p");
+function text(source, tag = "p") {
+  const made = element(tag);
   source.split("`").forEach((part, i) => made.append(i % 2 ? element("code", "", part) : part));
   return made;
 }

@@ -9,6 +9,7 @@ const SHOWN = 8;
 
 const $ = (id) => document.getElementById(id);
 const percent = (p) => `${(100 * p).toFixed(p > 0.0995 && p < 0.9995 ? 0 : 1)} %`;
+const words = (name) => name.replaceAll("_", " ").replace(/\bf1\b/, "F1");
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
 let facts;
@@ -39,7 +40,7 @@ function describe() {
   $("title").textContent = facts.title;
   $("question").textContent = facts.question;
   $("model").textContent = facts.model;
-  const figures = Object.entries(facts.metrics).map(([name, v]) => `${name.replaceAll("_", " ")} ${number(v)}`);
+  const figures = Object.entries(facts.metrics).map(([name, v]) => `${words(name)} ${number(v)}`);
   $("metrics").textContent = figures.length ? `${figures.join(", ")} on the ${facts.split} split` : "";
   $("warning").hidden = !facts.warning;
   $("warning").textContent = facts.warning ? sentence(facts.warning) : "";
@@ -159,7 +160,7 @@ async function post(blob, signal) {
 async function problem(response) {
   try {
     const body = await response.json();
-    return `${body.title}: ${sentence(body.detail)}`;
+    return sentence(body.detail);
   } catch {
     return `The server answered with status ${response.status}.`;
   }
@@ -214,7 +215,7 @@ function showValues(values) {
     const line = element("div");
     const amount = element("dd", "", number(value));
     amount.append(element("span", "unit", unit));
-    line.append(element("dt", "", name.replaceAll("_", " ")), amount);
+    line.append(element("dt", "", words(name)), amount);
     return line;
   });
   $("values").replaceChildren(...lines);

@@ -6,9 +6,11 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from proj import config, task
-from proj.config import Composed, Config, Project
+from proj import compose, task
+from proj.compose import Composed
+from proj.config import Config
 from proj.errors import MissingExtra
+from proj.project import Project
 from proj.task import Options, Task
 
 TRAIN_PACKAGES = (
@@ -52,11 +54,11 @@ def options_of(name: str) -> type[Options]:
 
 def job(overrides: list[str], project: Project) -> Job:
     """Compose and find the task. Raises ConfigError and UsageError."""
-    composed = config.compose(overrides, project.configs, options_of)
+    composed = compose.compose(overrides, project.configs, options_of)
     return Job(project, composed, task.get(composed.config.task.name))
 
 
 def of_run(run: Path, project: Project, overrides: list[str] | None = None) -> Job:
     """The job that made a run, from its config.yaml; `overrides` change single values."""
-    composed = config.load(run / "config.yaml", overrides or [], options_of)
+    composed = compose.load(run / "config.yaml", overrides or [], options_of)
     return Job(project, composed, task.get(composed.config.task.name))

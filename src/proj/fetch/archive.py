@@ -108,7 +108,7 @@ class _Unpacking:
 
     def announce(self, total: int) -> None:
         """Refuse beforehand what the archive itself says would be too much."""
-        self._bound(total)
+        self.bound(total)
         free = shutil.disk_usage(self.root).free
         if total + SPARE_BYTES > free:
             raise ResourceError(
@@ -125,7 +125,7 @@ class _Unpacking:
         with path.open("wb") as f:
             while chunk := source.read(CHUNK):
                 got += len(chunk)
-                self._bound(self.written + got)
+                self.bound(self.written + got)
                 f.write(chunk)
                 self.bar.update(len(chunk))
         if got != want:
@@ -138,10 +138,9 @@ class _Unpacking:
         with (self.root / target).open("rb") as f:
             self.write(name, f, (self.root / target).stat().st_size)
 
-    def _bound(self, total: int) -> None:
-        if total > self.limits.bytes or (
-            total > self.limits.small and total > self.limits.ratio * max(self.packed, 1)
-        ):
+    def bound(self, total: int) -> None:
+        """Refuse a bomb: `total` bytes were unpacked, or would be."""
+        if total > self.limits.bytes or (total > self.limits.small and total > self.limits.ratio * max(self.packed, 1)):
             grown = f"it unpacks to {size(total)} or more from {size(self.packed)}"
             raise self.refuse(grown, "taken for a bomb")
 
@@ -168,7 +167,9 @@ def _untar(archive: Path, work: _Unpacking, start: bytes) -> None:
     try:
         tar = tarfile.open(archive, "r:*")  # noqa: SIM115 (closed below; the `try` is for opening alone)
     except tarfile.ReadError:
-        raise work.refuse("not an archive that can be read", _looks_like(start)) from None
+        packed = start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
+        why = "the archive is broken or cut off" if packed else "not an archive that can be read"
+        raise work.refuse(why, "" if packed else _looks_like(start)) from None
     with tar:
         while (member := tar.next()) is not None:
             name = work.admit(member.name)
@@ -189,11 +190,18 @@ def _untar(archive: Path, work: _Unpacking, start: bytes) -> None:
 
 
 def _ended(tar: tarfile.TarFile, work: _Unpacking) -> None:
-    """Check for the zeros at the end: Python takes a damaged header, or no more bytes, for the end."""
+    """Check the end. Python takes a damaged header, or no more bytes, for it; it is a block of zeros.
+
+    The rest is read too, since a compressed stream has its checksum at its very end.
+    """
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise work.refuse("the archive is broken or cut off", f"no end after {tar.offset:,} bytes")
+    rest = 0
+    while chunk := tar.fileobj.read(CHUNK):
+        rest += len(chunk)
+        work.bound(work.written + rest)
 
 
 def _followed(name: str, links: dict[str, str], work: _Unpacking) -> str:

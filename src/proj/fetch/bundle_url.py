@@ -11,10 +11,10 @@ from typing import Any
 from filelock import FileLock
 from loguru import logger
 
-from proj.archive import disk_error
 from proj.console import folder_bytes, size
-from proj.download import UnchangedError, download, forget_memory, shown, web_url
 from proj.errors import DataError, RunNotFound
+from proj.fetch.archive import disk_error
+from proj.fetch.download import UnchangedError, download, forget_memory, shown, web_url
 
 
 def bundle_from_url(url: str, cache: Path, *, timeout_s: float = 20) -> Path:
@@ -26,9 +26,7 @@ def bundle_from_url(url: str, cache: Path, *, timeout_s: float = 20) -> Path:
     """
     base = url.rstrip("/").removesuffix("/bundle.json")
     if not base.startswith(("https://", "http://", "gs://")):
-        raise RunNotFound(
-            f"{url} is not read", found="a bundle is, from https://, http:// and gs:// addresses"
-        )
+        raise RunNotFound(f"{url} is not read", found="a bundle is, from https://, http:// and gs:// addresses")
     home = cache / sha256(shown(web_url(base)).encode()).hexdigest()[:16]
     try:
         home.mkdir(parents=True, exist_ok=True)

@@ -29,15 +29,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 from loguru import logger
 
-from proj import archive, download
-from proj.bundle_url import bundle_from_url as bundle_from_url
 from proj.console import folder_bytes, size
 from proj.errors import ConfigError, DataError
-from proj.manifest import Entry as Entry
-from proj.manifest import manifest as manifest
-from proj.manifest import manifest_digest as manifest_digest
-from proj.manifest import sha256 as digest_of
-from proj.source import HUB, KINDS, canonical, scheme
+from proj.fetch import archive, download
+from proj.fetch.manifest import sha256 as digest_of
+from proj.fetch.source import HUB, KINDS, canonical, scheme
 
 BY_HAND = "`data.source=PATH` takes the file or folder when it was got by hand"
 
@@ -70,20 +66,43 @@ def fetch(
     to get the data. Raises ConfigError (not a source), DataError (nothing there, broken, another digest),
     MissingExtra, ResourceError (disk), Unreachable (within `timeout_s`).
     """
+    path, job = _where(source, default=default, raw=raw, task=task, sha256=sha256, timeout_s=timeout_s, help=help)
+    if path is not None:
+        return Fetched(_in_place(path, job.want), job.name, True)
+    return Fetched(job.run(), job.name, False)
+
+
+def present(source: str, *, default: str, raw: Path, task: str) -> bool:
+    """Is `source` on this disk already, so that `fetch` would have nothing to bring? Asks no network."""
+    path, job = _where(source, default=default, raw=raw, task=task)
+    if path is not None:
+        return _in_place(path, "").exists()
+    return job.ready() is not None
+
+
+def _where(
+    source: str,
+    *,
+    default: str,
+    raw: Path,
+    task: str,
+    sha256: str = "",
+    timeout_s: float = 20,
+    help: str = "",
+) -> tuple[Path | None, _Job]:
+    """The path of a source that is read in place, or None; and the job that would bring any other."""
     chosen = default if source == "default" else source
     if not chosen:
-        raise ConfigError(
-            f"the task {task} has no default source", found=help, next=f"name one: data.source={KINDS}"
-        )
+        raise ConfigError(f"the task {task} has no default source", found=help, next=f"name one: data.source={KINDS}")
     want = _digest(sha256)
     name = canonical(chosen)
     path = None if scheme(chosen) else Path(chosen).expanduser()
-    if path is not None and not (path.is_file() and archive.is_archive(path.name)):
-        return Fetched(_in_place(path, want), name, True)
+    if path is not None and path.is_file() and archive.is_archive(path.name):
+        path = None
     is_default = source == "default" or (bool(default) and name == canonical(default))
     folder = task if is_default else f"{task}-{_sha256(name.encode()).hexdigest()[:8]}"
-    job = _Job(chosen, name, raw / folder, want, timeout_s, "; ".join(p for p in (help, BY_HAND) if p))
-    return Fetched(job.run(), name, False)
+    advice = "; ".join(p for p in (help, BY_HAND) if p)
+    return path, _Job(chosen, name, raw / folder, want, timeout_s, advice)
 
 
 def _digest(text: str) -> str:
@@ -95,11 +114,7 @@ def _digest(text: str) -> str:
 
 def _in_place(path: Path, want: str) -> Path:
     if not path.exists():
-        near = (
-            get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 1)
-            if path.parent.is_dir()
-            else []
-        )
+        near = get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 1) if path.parent.is_dir() else []
         raise DataError(
             f"data.source={path} does not exist",
             found=f"the working folder is {Path.cwd()}" if not path.is_absolute() else "",
@@ -107,7 +122,8 @@ def _in_place(path: Path, want: str) -> Path:
         )
     if want and path.is_dir():
         raise ConfigError(f"data.sha256 is of one file, and {path} is a folder", next="leave data.sha256 out")
-    _check(path, want, str(path))
+    if want:
+        _check(path, want, str(path))
     return path
 
 
@@ -142,17 +158,17 @@ class _Job:
         return self.notes / f"{self.target.name}.{suffix}"
 
     def run(self) -> Path:
-        if (ready := self._ready()) is not None:
+        if (ready := self.ready()) is not None:
             return ready
         try:
             self.notes.mkdir(parents=True, exist_ok=True)
             with _held(self._note("lock"), self.name):
                 # Another process may have been faster.
-                return self._ready() or self._get()
+                return self.ready() or self._get()
         except OSError as e:
             raise archive.disk_error(e, f"{self.name} cannot be saved under {self.target.parent}") from None
 
-    def _ready(self) -> Path | None:
+    def ready(self) -> Path | None:
         """What is there already, when it is this source's."""
         if not self.target.is_dir() or not (seen := _visible(self.target)):
             return None
@@ -197,7 +213,7 @@ class _Job:
         finally:
             shutil.rmtree(new, ignore_errors=True)
         self._write_down(digest, stamp)
-        ready = self._ready()
+        ready = self.ready()
         assert ready is not None
         return ready
 
@@ -232,9 +248,7 @@ class _Job:
 
     def _from_web(self, new: Path) -> str:
         part = self._note("part")
-        got = download.download(
-            download.web_url(self.source), part, timeout_s=self.timeout_s, advice=self.advice
-        )
+        got = download.download(download.web_url(self.source), part, timeout_s=self.timeout_s, advice=self.advice)
         try:
             digest = _check(part, self.want, self.name)
             if archive.is_archive(got.name) or (not Path(got.name).suffix and archive.has_entries(part)):
@@ -249,7 +263,7 @@ class _Job:
         return digest
 
     def _from_package(self, new: Path) -> str:
-        from proj.hub import packaged
+        from proj.fetch.hub import packaged
 
         path = packaged(self.source)
         digest = _check(path, self.want, self.name)
@@ -259,12 +273,10 @@ class _Job:
         return digest
 
     def _from_hub(self, new: Path) -> str:
-        from proj.hub import copied, snapshot
+        from proj.fetch.hub import copied, snapshot
 
         if self.want:
-            raise ConfigError(
-                f"data.sha256 is of one file, and {self.name} is many", next="leave data.sha256 out"
-            )
+            raise ConfigError(f"data.sha256 is of one file, and {self.name} is many", next="leave data.sha256 out")
         part = re.fullmatch(HUB, self.name.removeprefix("hf://"))
         assert part is not None
         folder = snapshot(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from proj.download import shown
 from proj.errors import ConfigError
+from proj.fetch.download import shown
 
 KINDS = "a path, an archive, https://, gs://bucket/key, hf://datasets/OWNER/NAME, package:NAME/path"
 HUB = r"datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?P<inside>/.*)?"
@@ -27,9 +27,7 @@ def scheme(source: str) -> str:
     if not mark:
         return ""
     if found not in _SHAPES:
-        raise ConfigError(
-            f"{source!r} is not a source", found=f"{found}:// is not known", next=f"one is {KINDS}"
-        )
+        raise ConfigError(f"{source!r} is not a source", found=f"{found}:// is not known", next=f"one is {KINDS}")
     if not re.fullmatch(_SHAPES[found], rest):
         raise ConfigError(f"{source!r} is not a source", found="a part is missing", next=f"one is {KINDS}")
     return found

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from loguru import logger
 
-from proj import archive, download
 from proj.errors import ConfigError, DataError, MissingExtra, Unreachable
+from proj.fetch import archive, download
 
 ADD_EXTRA = "`uv sync --extra train` in this project adds it"
 
@@ -24,9 +24,7 @@ def packaged(source: str) -> Path:
         raise ConfigError(f"{source!r} is not a source", next="package:NAME/path/inside/the/package")
     spec = find_spec(name)
     if spec is None:
-        raise MissingExtra(
-            f"the Python package {name} is not installed", found=f"{source} needs it", next=ADD_EXTRA
-        )
+        raise MissingExtra(f"the Python package {name} is not installed", found=f"{source} needs it", next=ADD_EXTRA)
     for folder in spec.submodule_search_locations or ():
         if (path := Path(folder, inside)).is_file():
             return path
@@ -44,9 +42,7 @@ def snapshot(repo: str, revision: str | None, inside: str, timeout_s: float, adv
         from huggingface_hub import constants, errors
         from huggingface_hub.utils import disable_progress_bars
     except ImportError:
-        raise MissingExtra(
-            "the hub's client is not installed", found=f"{repo} needs it", next=ADD_EXTRA
-        ) from None
+        raise MissingExtra("the hub's client is not installed", found=f"{repo} needs it", next=ADD_EXTRA) from None
     if not sys.stderr.isatty():
         disable_progress_bars()
     endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT

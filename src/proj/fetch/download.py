@@ -18,11 +18,11 @@ from urllib.parse import quote, urlencode
 import httpx
 from loguru import logger
 
-from proj.archive import SPARE_BYTES, disk_error
 from proj.console import progress, size
 from proj.errors import DataError, ResourceError, Unreachable
+from proj.fetch.archive import SPARE_BYTES, disk_error
 
-CHUNK = 2**18
+BACKOFF_S = 0.25
 MOST_TRIES = 30
 TRIES_WITHOUT_A_BYTE = 4
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -74,7 +74,7 @@ def download(url: str, part: Path, *, timeout_s: float, advice: str, known: str 
                     idle, until = 0, time.monotonic() + timeout_s
                 else:
                     idle += 1
-                wait = min(0.25 * 2**idle, 4.0)
+                wait = min(BACKOFF_S * 2**idle, 4.0)
                 if tries >= MOST_TRIES or idle >= TRIES_WITHOUT_A_BYTE or time.monotonic() + wait > until:
                     raise _unreachable(url, e, tries, _bytes(part), advice) from None
                 logger.info("{}: {}; again in {:.1f} s", httpx.URL(url).host, _why(e), wait)
@@ -145,13 +145,9 @@ class _Attempt:
                 f"{shown(self.url)} may not be read", found=f"the server answers {status}", next=self.advice
             )
         if answer.status_code in {404, 410}:
-            raise DataError(
-                f"nothing is at {shown(self.url)}", found=f"the server answers {status}", next=self.advice
-            )
+            raise DataError(f"nothing is at {shown(self.url)}", found=f"the server answers {status}", next=self.advice)
         if answer.status_code not in {200, 206}:
-            raise Unreachable(
-                f"{shown(self.url)} cannot be read", found=f"it answers {status}", next=self.advice
-            )
+            raise Unreachable(f"{shown(self.url)} cannot be read", found=f"it answers {status}", next=self.advice)
 
     def _save(self, answer: httpx.Response, had: int) -> Downloaded:
         """Write the body behind what is there (206) or anew (200), and compare with the announced length."""
@@ -179,7 +175,8 @@ class _Attempt:
 def _copy(answer: httpx.Response, f: IO[bytes], coded: bool, total: int, offset: int, what: str) -> None:
     with progress(total, what, "B") as bar:
         bar.update(offset)
-        for chunk in answer.iter_bytes(CHUNK) if coded else answer.iter_raw(CHUNK):
+        # As the pieces come: httpx would keep back, and lose with the connection, what does not fill a chunk.
+        for chunk in answer.iter_bytes() if coded else answer.iter_raw():
             f.write(chunk)
             bar.update(len(chunk))
 
@@ -224,9 +221,7 @@ def _total(answer: httpx.Response, had: int) -> int | None:
     if answer.status_code == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("content-range", "").strip())
         if not found or int(found[1]) != had:
-            raise Unreachable(
-                "the server sends another part than was asked for", found=str(found and found[0])
-            )
+            raise Unreachable("the server sends another part than was asked for", found=str(found and found[0]))
         return None if found[2] == "*" else int(found[2])
     length = answer.headers.get("content-length", "")
     return int(length) if length.isdigit() else None
@@ -280,9 +275,7 @@ def _name(answer: httpx.Response, url: str) -> str:
     head = Message()
     head["content-disposition"] = answer.headers.get("content-disposition", "")
     names = [head.get_filename() or "", *(u.path.rpartition("/")[2] for u in (httpx.URL(url), answer.url))]
-    clean = [
-        re.sub(r"[^\w.()+ -]", "_", n.replace("\\", "/").rpartition("/")[2]).strip(" .")[-120:] for n in names
-    ]
+    clean = [re.sub(r"[^\w.()+ -]", "_", n.replace("\\", "/").rpartition("/")[2]).strip(" .")[-120:] for n in names]
     with_suffix = [n for n in clean if Path(n).suffix]
     return next(iter(with_suffix or [n for n in clean if n]), "data")
 
@@ -296,6 +289,4 @@ def _why(e: Exception) -> str:
 def _unreachable(url: str, e: Exception, tries: int, got: int, advice: str) -> Unreachable:
     kept = f"; {size(got)} are kept, and the next try goes on from there" if got else ""
     times = "once" if tries == 1 else f"{tries} times"
-    return Unreachable(
-        f"{shown(url)} cannot be reached", found=f"tried {times}, last: {_why(e)}{kept}", next=advice
-    )
+    return Unreachable(f"{shown(url)} cannot be reached", found=f"tried {times}, last: {_why(e)}{kept}", next=advice)

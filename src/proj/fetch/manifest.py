@@ -109,11 +109,10 @@ def _remembered(cache: Path | None, path: Path) -> dict[str, str]:
 
 
 def _remember(cache: Path, path: Path, known: dict[str, str]) -> None:
-    tmp = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+    tmp = cache.with_name(f"{cache.name}.tmp")  # one name, so that none is left lying about
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         tmp.write_text(json.dumps({"folder": str(path.resolve()), "sha256": known}), encoding="utf-8")
         tmp.replace(cache)
     except OSError as e:  # only slower the next time
-        tmp.unlink(missing_ok=True)
         logger.debug("digests are not remembered in {}: {}", cache, e)

@@ -1,0 +1,1 @@
+"""From a source, wherever it is, to files on this disk: `get.fetch`."""
