@@ -154,6 +154,18 @@ def test_data_come_back_from_the_local_remote_and_so_does_an_older_version(clone
 
 
 @pytest.mark.slow
+def test_another_tasks_data_can_be_added(clone: Path) -> None:
+    raw = clone / "data/raw/mine"
+    raw.mkdir(parents=True)
+    (raw / "a.csv").write_text("1,2\n")
+    dvc(clone, "add", "data/raw/mine")
+    assert git(clone, "status", "--porcelain", "--untracked-files=all") == "?? data/raw/mine.dvc\n"
+    shutil.rmtree(clone / ".dvc/cache")
+    versions.keep(clone, raw)
+    assert dvc(clone, "status", "data/raw/mine.dvc").strip() == UP_TO_DATE
+
+
+@pytest.mark.slow
 def test_repro_makes_the_run_once_and_again_only_after_a_change(clone: Path) -> None:
     _set_epochs(clone, 1)
     proj(clone, "data")

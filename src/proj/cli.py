@@ -235,15 +235,14 @@ def export(run: Run = None, as_json: Json = False) -> None:
     found = _resolve("export", run)
     from proj import console
     from proj.verbs import evaluate as verb
-    from proj.verbs.train import relative
 
     bundle = verb.export(found.directory(), _project())
     if as_json:
         console.json_out({"run": str(found.directory()), "bundle": str(bundle)})
         return
     size = console.size(console.folder_bytes(bundle))
-    rows = [("bundle", f"{relative(bundle)} ({size})"), ("took", console.seconds(time.monotonic() - start))]
-    console.outcome(rows, next=f"proj serve {relative(bundle)}")
+    rows = [("bundle", f"{console.relative(bundle)} ({size})"), ("took", console.seconds(time.monotonic() - start))]
+    console.outcome(rows, next=f"proj serve {console.relative(bundle)}")
 
 
 @app.command()
@@ -334,14 +333,14 @@ def _job(verb: str, overrides: list[str] | None) -> Job:
 def _resolve(needs_train: str | None, run: str | None) -> Any:
     from loguru import logger
 
-    from proj import runs
+    from proj import resolve
 
     _log()
     if needs_train:
         from proj.verbs import job
 
         job.need_train(needs_train)
-    found = runs.resolve(run, _project().models)
+    found = resolve.resolve(run, _project().models)
     if found.chosen:
         logger.info("using {} (the newest finished run)", found.run)
     return found

@@ -7,10 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any, Protocol
 
 PLAIN_EVERY_S = 5.0  # how often progress says something where there is no terminal
 
@@ -156,3 +154,8 @@ def json_out(content: Any) -> None:
     import json
 
     sys.stdout.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def relative(path: Path) -> Path:
+    """As short as it can be typed from the working folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
 from proj import console, runs
 from proj.data.store import Prepared
 from proj.train.data import Batches
-from proj.train.model import Net
+from proj.train.net import Net
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BATCH = 64

@@ -20,7 +20,7 @@ from proj.config import Config, to_dict
 from proj.data.store import Prepared
 from proj.errors import CheckFailed
 from proj.task import Task
-from proj.train.model import Net
+from proj.train.net import Net
 
 Array = np.ndarray[Any, np.dtype[Any]]
 OPSET = 20

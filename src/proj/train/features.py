@@ -15,7 +15,7 @@ from proj import console
 from proj.config import Config
 from proj.train import augment
 from proj.train.data import View
-from proj.train.model import Net
+from proj.train.net import Net
 
 BATCH = 32
 

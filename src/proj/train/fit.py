@@ -20,7 +20,8 @@ from proj.config import Config
 from proj.errors import ConfigError, ResourceError
 from proj.train import callbacks, features, track
 from proj.train.data import Batches, DataModule, View
-from proj.train.model import LitModel, Net
+from proj.train.model import LitModel
+from proj.train.net import Net
 
 
 @dataclass(frozen=True)

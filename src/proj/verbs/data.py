@@ -8,7 +8,6 @@ from pathlib import Path
 from proj import console
 from proj.data import prepare, versions
 from proj.verbs.job import Job
-from proj.verbs.train import relative
 
 
 def prepared(job: Job, *, fast: bool, as_json: bool, start: float) -> None:
@@ -32,7 +31,7 @@ def prepared(job: Job, *, fast: bool, as_json: bool, start: float) -> None:
             f"{len(p.x):,} of shape {p.x.shape[1:]}"
             + (f", {len(p.meta.skipped)} unreadable left out" if p.meta.skipped else ""),
         ),
-        ("prepared", f"{relative(p.folder)} ({console.size(console.folder_bytes(p.folder))})"),
+        ("prepared", f"{console.relative(p.folder)} ({console.size(console.folder_bytes(p.folder))})"),
         ("took", console.seconds(time.monotonic() - start)),
     ]
     console.outcome(rows, next=" ".join(["proj train", *job.composed.overrides]))

@@ -72,7 +72,7 @@ def _net(job: Job, view: Any, run: Path) -> Any:
     from dataclasses import replace
 
     from proj.train import fit
-    from proj.train.model import Net
+    from proj.train.net import Net
 
     # The checkpoint holds every weight: neither the hub nor model.weights is asked again.
     bare = replace(job.cfg.model, pretrained=False, weights="")

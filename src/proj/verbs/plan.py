@@ -75,9 +75,9 @@ def _model(job: Job) -> None:
 
     m = job.cfg.model
     if not timm.is_model(m.backbone):
-        from proj.train import model
+        from proj.train import net
 
-        raise model.unknown_backbone(m.backbone)
+        raise net.unknown_backbone(m.backbone)
     if m.weights and not Path(m.weights).is_file():
         raise ConfigError(f"model.weights={m.weights} is not a file", next="give a .safetensors or .pt file")
 

@@ -200,16 +200,11 @@ def _summary(run: Path, content: dict[str, Any], took_s: float) -> None:
             print(line)
         print()
         rows += [(m, f"{v:.4f}") for m, v in content["metrics"].items()]
-    shown = relative(run)
+    shown = console.relative(run)
     rows += [
         ("run", f"{shown} ({console.size(console.folder_bytes(run))})"),
-        ("report", str(relative(run / "report.html"))),
+        ("report", str(console.relative(run / "report.html"))),
         ("took", console.seconds(took_s)),
     ]
     without = " ".join(o for o in runs.read(run).overrides if not o.startswith("trainer.folds"))
     console.outcome(rows, next=f"proj train {without}".strip() if "folds" in content else f"proj serve {shown}")
-
-
-def relative(path: Path) -> Path:
-    """As short as it can be typed from the working folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
