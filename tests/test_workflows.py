@@ -231,7 +231,7 @@ def test_hooks_let_good_files_pass_and_stop_bad_ones(tmp_path: Path) -> None:
 
     (tmp_path / "bad.py").write_text("import os\n")
     (tmp_path / "ugly.py").write_text('"""Ugly."""\n\nX = {  "a":1}\n')
-    (tmp_path / "key.txt").write_text("-----BEGIN RSA PRIVATE KEY-----\n")
+    (tmp_path / "key.txt").write_text("-----BEGIN RSA " + "PRIVATE KEY-----\n")
     (tmp_path / "settings.py").write_text('"""Settings."""\n\nTOKEN = "ghp_' + "a1B2c3D4e5F6" * 3 + '"\n')
     (tmp_path / "weights.bin").write_bytes(os.urandom(600_000))
     sh("git", "add", "-A", cwd=tmp_path)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class Verbs(TyperGroup):
-    """A mistyped verb is answered with the closest one."""
+    """A mistyped verb is answered with the closest one; --project may also stand after the verb."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _project_first(args, ctx))
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
@@ -36,6 +39,17 @@ class Verbs(TyperGroup):
             )
             raise UsageError(f"no verb is called {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _project_first(args: list[str], ctx: Context) -> list[str]:
+    end = args.index("--") if "--" in args else len(args)
+    for i, word in enumerate(args[:end]):
+        if word == "--project" or word.startswith("--project="):
+            width = 1 if "=" in word else 2
+            if i + width > end and not ctx.resilient_parsing:
+                raise UsageError("--project needs a folder after it", ctx)
+            return args[i : i + width] + _project_first(args[:i] + args[i + width :], ctx)
+    return args
 
 
 class DataVerbs(TyperGroup):
@@ -59,18 +73,36 @@ data_app = typer.Typer(cls=DataVerbs, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 
-def _complete(incomplete: str) -> list[str]:
+def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     """Shell completion of override keys and of the choices of config groups; imports no Hydra."""
-    from proj import config, task
+    from proj import config
+    from proj.errors import ProjError
     from proj.project import find_project
 
-    project = find_project()
-    groups = config.groups(project.configs)
-    key, equals, value = incomplete.partition("=")
-    if equals:
-        return [f"{key}={c}" for c in groups.get(key, []) if c.startswith(value)]
-    words = [f"{g}=" for g in groups] + [f"{k}=" for k in config.keys(task.Options)]
-    return [w for w in words if w.startswith(incomplete)]
+    # bash cuts words at "=": task=tr arrives as the words "task", "=", "tr", and only the last one is replaced.
+    before = " ".join(ctx.params.get("overrides") or ()).replace(" =", "=").replace("= ", "=").split()
+    root = ctx.find_root().params.get("project")
+    try:
+        groups = config.groups(find_project(Path(root) if root else None).configs)
+        # Right after the sign the shell gives an empty word, and the group's name stands alone before it.
+        cut = bool(before) and (before[-1].endswith("=") or (not incomplete and before[-1] in groups))
+        word = f"{before.pop().removesuffix('=')}={incomplete}" if cut else incomplete
+        key, equals, value = word.partition("=")
+        if equals:
+            return [c if cut else f"{key}={c}" for c in groups.get(key, []) if c.startswith(value)]
+        words = [f"{g}=" for g in groups] + [f"{k}=" for k in config.keys(_options(before)) if k != "task.name"]
+    except (ProjError, OSError):
+        return []
+    first = ["check"] if ctx.info_name == "prepare" and not before else []
+    return [w for w in first + words if w.startswith(word)]
+
+
+def _options(words: list[str]) -> Any:
+    """The Options of the task that the words choose."""
+    from proj import task
+
+    names = [w.removeprefix("task=") for w in words if w.startswith("task=")]
+    return task.get(names[-1]).options if names else task.Options
 
 
 Overrides = Annotated[
@@ -112,6 +144,8 @@ def root(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """From a data set to a served model: proj train, then proj serve."""
+    if project is not None and not project.is_dir():
+        raise UsageError(f"--project {project} is not a folder", ctx)
     _state["project"] = project
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from proj.errors import ConfigError
 from proj.task import Options
+
+SHA256 = re.compile("[0-9a-fA-F]{64}")
+LARGEST_INT = 2**63 - 1
+SWITCHES = {"true", "false", "yes", "no", "on", "off", "y", "n", "1", "0"}  # words that OmegaConf takes for a bool
 
 
 def _require(ok: bool, key: str, found: object, wanted: str) -> None:
@@ -42,7 +48,12 @@ class Data:
         _require(0 <= self.max_broken_share <= 1, "data.max_broken_share", self.max_broken_share, "from 0 to 1")
         _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
         _require(self.timeout_s > 0, "data.timeout_s", self.timeout_s, "over 0")
-        _require(not self.sha256 or len(self.sha256) == 64, "data.sha256", self.sha256, "64 hexadecimal digits")
+        _require(
+            not self.sha256 or SHA256.fullmatch(self.sha256) is not None,
+            "data.sha256",
+            self.sha256,
+            "64 hexadecimal digits",
+        )
 
 
 @dataclass(kw_only=True)
@@ -178,6 +189,53 @@ def keys(options: type[Options], root: type[Any] = Config, prefix: str = "") -> 
         else:
             found[prefix + f.name] = kind
     return found
+
+
+def check_value(key: str, value: Any, kind: Any, where: str) -> None:
+    """Refuse what OmegaConf would quietly turn into something else: true into 1, 2 into true, nan, no value."""
+    if isinstance(value, str) and "${" in value:
+        return  # a reference: checked again when it is resolved
+    if value == "???":
+        raise ConfigError(f"{key} has no value", found=", ".join(filter(None, ["???", where])), next=f"set {key}=...")
+    if not _fits(value, kind):
+        raise wrong_type(key, ", ".join(filter(None, [_shown(value), where])), kind)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is bool:
+        return isinstance(value, bool) or str(value).lower() in SWITCHES
+    if kind in {int, float}:
+        if isinstance(value, bool) or not isinstance(value, int | str | kind):
+            return False
+        try:
+            number = kind(value)
+        except (ValueError, OverflowError):
+            return False
+        return abs(number) <= LARGEST_INT if kind is int else math.isfinite(number)
+    if kind is str:
+        return isinstance(value, str | int | float) and not isinstance(value, bool) and "\0" not in str(value)
+    return value is not None  # lists and the like: OmegaConf checks their elements
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    text = {"None": "null", "True": "true", "False": "false"}.get(text, text)
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
+def wrong_type(key: str, found: str, kind: Any) -> ConfigError:
+    return ConfigError(
+        f"{key or 'a config value'} has the wrong type",
+        found=found,
+        next=f"it must be {_type_name(kind)}" if kind else "see `proj config`",
+    )
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) is not None:
+        return f"{get_origin(kind).__name__} of {', '.join(a.__name__ for a in get_args(kind) if isinstance(a, type))}"
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def groups(configs: Path) -> dict[str, list[str]]:

@@ -36,7 +36,8 @@ def find_project(directory: Path | None = None) -> Project:
             return Project(folder, folder / "configs", f"{folder / 'pyproject.toml'} has [tool.proj]")
     if directory is not None and _is_project(start / "pyproject.toml"):
         raise UsageError(f"{start} has [tool.proj] but no configs/ folder")
-    return Project(start, _packaged_configs(), "no pyproject.toml with [tool.proj] above the working folder")
+    where = "above the working folder" if directory is None else "in that folder"
+    return Project(start, _packaged_configs(), f"no pyproject.toml with [tool.proj] {where}")
 
 
 def _is_project(path: Path) -> bool:

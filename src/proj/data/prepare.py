@@ -157,7 +157,11 @@ def _decode(rows: list[Row], spec: ImageSpec, tmp: Path, cfg: Config) -> tuple[l
         )
     good = [i for i in range(len(rows)) if i not in reasons]
     if skipped:
-        np.save(tmp / "x.whole.npy", x[good])
+        shape = (len(good), *spec.shape)
+        whole = np.lib.format.open_memmap(tmp / "x.whole.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for to, i in enumerate(good):  # row by row: the whole may not fit into memory
+            whole[to] = x[i]
+        whole.flush()
         os.replace(tmp / "x.whole.npy", tmp / "x.npy")
     else:
         x.flush()

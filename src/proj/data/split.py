@@ -33,7 +33,7 @@ def by_hash(groups: Sequence[str], *, seed: int, val_share: float, test_share: f
 def by_tail(groups: Sequence[str], *, seed: int, val_share: float, test_share: float) -> Split:
     """The last `test_share` of the rows as they come (whole groups) is TEST; VAL by hash among the rest."""
     n = len(groups)
-    tail = set(groups[n - round(n * test_share) :])
+    tail = set(groups[n - max(1, round(n * test_share)) :])
     rest = by_hash(groups, seed=seed, val_share=val_share / (1 - test_share), test_share=0.0)
     split = np.where([g in tail for g in groups], TEST, rest).astype(np.uint8)
     return _no_empty(split, groups, {TRAIN, VAL, TEST})
@@ -52,8 +52,13 @@ def folds(groups: Sequence[str], k: int, *, seed: int, val_share: float) -> list
         fold_of[str(names[i])] = best = int(sizes.argmin())
         sizes[best] += counts[i]
     own = np.array([fold_of[g] for g in groups])
-    val = by_hash(groups, seed=seed + 1, val_share=val_share, test_share=0.0)
-    return [np.where(own == i, TEST, val).astype(np.uint8) for i in range(k)]
+    found = []
+    for i in range(k):
+        rest = np.flatnonzero(own != i)
+        split = np.full(len(own), TEST, np.uint8)
+        split[rest] = by_hash([groups[j] for j in rest], seed=seed + 1, val_share=val_share, test_share=0.0)
+        found.append(split)
+    return found
 
 
 def _no_empty(split: Split, groups: Sequence[str], wanted: set[int]) -> Split:

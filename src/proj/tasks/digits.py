@@ -7,6 +7,7 @@ Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from proj import task
-from proj.errors import DataError
+from proj.errors import ConfigError, DataError
 from proj.preprocess import ImageSpec
 from proj.task import Row, Task
 
@@ -32,7 +33,7 @@ class Options(task.Options):
 
     def __post_init__(self) -> None:
         if self.block < 1:
-            raise DataError(f"task.block is {self.block}", next="it must be 1 or more")
+            raise ConfigError(f"task.block is {self.block}", next="it must be 1 or more")
 
 
 def read(source: Path, options: Options) -> Iterator[Row]:
@@ -40,15 +41,20 @@ def read(source: Path, options: Options) -> Iterator[Row]:
     path = source / "digits.csv.gz" if source.is_dir() else source
     try:
         with gzip.open(path, "rt", encoding="ascii") as f:
-            table = np.loadtxt(f, delimiter=",", dtype=np.int64, ndmin=2)
-    except (OSError, EOFError, ValueError) as e:
+            lines = f.read().splitlines()
+        table = np.loadtxt(lines, delimiter=",", dtype=np.int64, ndmin=2) if lines else np.empty((0, 0))
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as e:
         raise DataError(
             f"{path} cannot be read as digits",
             found=str(e),
             next="expected digits.csv.gz: 64 counts and a class a row",
         ) from None
-    if table.shape[1] != SIDE_PX**2 + 1 or not ((table >= 0) & (table <= INK_MAX)).all():
-        raise DataError(f"{path} is not a table of digits", found=f"{table.shape[1]} columns; expected 65 of 0..16")
+    if table.shape[1] != SIDE_PX**2 + 1:
+        raise DataError(f"{path} is not a table of digits", found=f"{table.shape[1]} columns; expected 65")
+    most = np.array([INK_MAX] * SIDE_PX**2 + [len(NAMES) - 1])
+    if not ((table >= 0) & (table <= most)).all():
+        row = int(np.flatnonzero(((table < 0) | (table > most)).any(1))[0])
+        raise DataError(f"{path} is not a table of digits", found=f"line {row + 1}: counts are 0..16, classes 0..9")
     pixels = np.round(table[:, :-1] * (255 / INK_MAX)).astype(np.uint8).reshape(-1, SIDE_PX, SIDE_PX)
     for i, (x, y) in enumerate(zip(pixels, table[:, -1], strict=True)):
         yield Row(id=f"row {i}", group=f"block {i // options.block}", x=x, y=NAMES[y])

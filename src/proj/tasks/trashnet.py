@@ -38,7 +38,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
     """Rows of `<class>/*.jpg`, at any depth: the archive's own layout, the hub's, or a folder of one's own."""
     folders: dict[str, Path] = {}
     if source.is_dir():
-        for d in sorted([source, *(p for p in source.rglob("*") if p.is_dir())], key=lambda p: len(p.parts)):
+        inside = (p for p in source.rglob("*") if p.is_dir() and not _hidden(p, source))
+        for d in sorted([source, *inside], key=lambda p: (len(p.parts), p)):
             if d.name.lower() in NAMES:
                 folders.setdefault(d.name.lower(), d)
     if not folders:
@@ -49,7 +50,8 @@ def read(source: Path, options: Options) -> Iterator[Row]:
         )
     for name in NAMES:
         files = sorted(folders[name].rglob("*")) if name in folders else []
-        for i, path in enumerate(f for f in files if f.suffix.lower() in IMAGE_SUFFIXES):
+        photos = (f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not _hidden(f, source))
+        for i, path in enumerate(photos):
             digits = re.findall(r"\d+", path.stem)
             number = int(digits[-1]) if digits else i
             yield Row(
@@ -58,6 +60,11 @@ def read(source: Path, options: Options) -> Iterator[Row]:
                 x=path,
                 y=name,
             )
+
+
+def _hidden(path: Path, source: Path) -> bool:
+    """Litter such as macOS's `._photo.jpg`; the manifest leaves it out too."""
+    return any(part.startswith(".") for part in path.relative_to(source).parts)
 
 
 def sample(n: int, options: Options) -> list[Row]:

@@ -15,9 +15,7 @@ from proj import console
 from proj.config import Config
 from proj.train import augment
 from proj.train.data import View
-from proj.train.net import Net
-
-BATCH = 32
+from proj.train.net import FROZEN_BATCH, Net
 
 
 def cached(net: Net, cfg: Config, view: View, folder: Path, device: torch.device) -> np.ndarray[Any, Any]:
@@ -30,7 +28,7 @@ def cached(net: Net, cfg: Config, view: View, folder: Path, device: torch.device
         logger.info("features: from {}", path.name)
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     path.parent.mkdir(parents=True, exist_ok=True)
-    features = compute(net, cfg, view, device)
+    features = compute(net, cfg, view, device, views=cfg.model.feature_views)
     tmp = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         np.save(tmp, features)
@@ -40,21 +38,23 @@ def cached(net: Net, cfg: Config, view: View, folder: Path, device: torch.device
     return features
 
 
-def compute(net: Net, cfg: Config, view: View, device: torch.device) -> np.ndarray[Any, Any]:
-    """float32 (views, N, F), rows in the order of the prepared data, batches of BATCH rows."""
-    x, n, views = view.prepared.x, len(view.prepared.x), cfg.model.feature_views
+def compute(net: Net, cfg: Config, view: View, device: torch.device, *, views: int) -> np.ndarray[Any, Any]:
+    """float32 (views, N, F), rows in the order of the prepared data. The network keeps its mode."""
+    x, n = view.prepared.x, len(view.prepared.x)
+    mode = net.training
     net = net.to(device).eval()
     out = np.zeros((views, n, net.head.mean.numel()), np.float32)
     with torch.inference_mode(), console.progress(views * n, "features", "rows") as bar:
         for v in range(views):
-            for start in range(0, n, BATCH):
-                batch = torch.from_numpy(np.ascontiguousarray(x[start : start + BATCH])).to(device)
+            for start in range(0, n, FROZEN_BATCH):
+                batch = torch.from_numpy(np.array(x[start : start + FROZEN_BATCH])).to(device)
                 pixels = net.pixels(batch)
                 if v:
                     g = augment.generator(cfg.data.split_seed, v * n + start)
                     pixels = augment.pictures(pixels, cfg.augment, g)
-                out[v, start : start + len(batch)] = net.encode(pixels).float().cpu().numpy()
+                out[v, start : start + len(batch)] = net.encode_frozen(pixels).float().cpu().numpy()
                 bar.update(len(batch))
+    net.train(mode)  # Lightning trains in the mode that it finds: left in evaluation mode, the head would not drop out
     return out
 
 

@@ -76,7 +76,7 @@ def _fit(cfg: Config, net: Net, view: View, out: Path, cache: Path, device: Devi
     data = (
         _features(cfg, net, view, cache, device, fast)
         if cfg.model.freeze and cfg.model.cache
-        else _pictures(cfg, view, fast)
+        else _pictures(cfg, net, view, device, fast)
     )
     epochs = 1 if fast else cfg.trainer.max_epochs
     total = epochs * len(data.train)
@@ -104,7 +104,9 @@ def _fit(cfg: Config, net: Net, view: View, out: Path, cache: Path, device: Devi
     return net.cpu().eval()
 
 
-def _pictures(cfg: Config, view: View, fast: bool) -> DataModule:
+def _pictures(cfg: Config, net: Net, view: View, device: Device, fast: bool) -> DataModule:
+    if cfg.model.freeze:  # the head starts as it does with cached features
+        _standardise(net, features.compute(net, cfg, view, device.torch, views=1), view)
     p, size, limit = view.prepared, cfg.trainer.batch_size, int(fast)
     train = Batches(p.x, p.y, view.train, size, seed=cfg.seed, limit=limit)
     return DataModule(train, Batches(p.x, p.y, view.val, size, limit=limit))
@@ -113,7 +115,7 @@ def _pictures(cfg: Config, view: View, fast: bool) -> DataModule:
 def _features(cfg: Config, net: Net, view: View, cache: Path, device: Device, fast: bool) -> DataModule:
     """Features in the pictures' place: all views of the training rows, the first view of the others."""
     f = features.cached(net, cfg, view, cache, device.torch)
-    net.cpu().head.standardise(torch.from_numpy(f[0][view.train]))
+    _standardise(net, f, view)
     views, n, width = f.shape
     y = np.tile(view.prepared.y, views)
     rows = np.concatenate([view.train + v * n for v in range(views)])
@@ -123,6 +125,11 @@ def _features(cfg: Config, net: Net, view: View, cache: Path, device: Device, fa
         Batches(flat, y, rows, size, seed=cfg.seed, limit=limit),
         Batches(flat, y, view.val, size, limit=limit),
     )
+
+
+def _standardise(net: Net, f: np.ndarray[Any, Any], view: View) -> None:
+    """`f`: features (views, N, F). The head's statistics are of the training rows as they are."""
+    net.cpu().head.standardise(torch.from_numpy(f[0][view.train]))
 
 
 def _class_weights(cfg: Config, view: View) -> torch.Tensor | None:

@@ -36,7 +36,13 @@ class LitModel(pl.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """uint8 pictures (B, H, W, C), or features float (B, F), to logits (B, K)."""
-        y: Tensor = self.net(x) if x.dtype == torch.uint8 else self.net.head(x)
+        return self.logits(self.net.pixels(x) if x.dtype == torch.uint8 else x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Float pixels in 0..1 (B, C, h, w), or features (B, F), to logits (B, K)."""
+        if x.dim() == 4:
+            x = self.net.encode_frozen(x) if self.net.frozen else self.net.encode(x)
+        y: Tensor = self.net.head(x)
         return y
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -54,8 +60,7 @@ class LitModel(pl.LightningModule):
             x = augment.pictures(self.net.pixels(x), a, g)
         target = F.one_hot(y, self.outputs).float() if a.mixup else y
         x, target = augment.mix(x, target, a.mixup, g)
-        logits = self.net.head(self.net.encode(x) if x.dim() == 4 else x)
-        return self.loss(logits, target)
+        return self.loss(self.logits(x), target)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         x, y = batch

@@ -14,6 +14,7 @@ from proj.config import Model
 from proj.errors import ConfigError, Unreachable
 
 Tensor = torch.Tensor
+FROZEN_BATCH = 32
 
 
 class Pixels(nn.Module):
@@ -97,6 +98,20 @@ class Net(nn.Module):
         x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         f: Tensor = self.backbone(x)
         return f
+
+    def encode_frozen(self, x: Tensor) -> Tensor:
+        """As `encode`, without gradients, and a row's features are the same bits whatever its neighbours are.
+
+        Convolutions choose their kernels by the batch's size, so that each batch has FROZEN_BATCH rows; the last is
+        filled up with black.
+        """
+        parts = []
+        with torch.no_grad():
+            for part in x.split(FROZEN_BATCH):
+                n = len(part)
+                full = F.pad(part, (0, 0, 0, 0, 0, 0, 0, FROZEN_BATCH - n)) if n < FROZEN_BATCH else part
+                parts.append(self.encode(full)[:n])
+        return torch.cat(parts)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.head(self.encode(self.pixels(x)))
