@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from made_projects import Finished
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"NO REAL DATA: {folder} is no folder; PROJ_DATA=FOLDER names it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A small finished digits run in a project of its own, made once; tests change only copies of it."""
+    from made_projects import finished as make
+
+    return make(tmp_path_factory.mktemp("finished"))

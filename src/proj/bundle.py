@@ -127,7 +127,7 @@ def read(folder: Path) -> Manifest:
     except (ValueError, RecursionError) as e:
         raise BundleError(f"{path} is not JSON", found=str(e), next="`proj export RUN` makes a new one") from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if not isinstance(version, int) or not OLDEST_READABLE <= version <= SCHEMA:
+    if type(version) is not int or not OLDEST_READABLE <= version <= SCHEMA:
         raise BundleError(
             f"{path} has schema version {version!r}",
             found=f"this proj reads {OLDEST_READABLE} to {SCHEMA}",

@@ -56,7 +56,11 @@ class DataVerbs(TyperGroup):
     """`proj data ...` is `proj data prepare ...` unless the next word names another of its commands."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] != "--help"):
+        if args and "=" not in args[0] and args[0] not in self.commands:
+            close = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if close and not ctx.resilient_parsing:
+                raise UsageError(f"`proj data` has no command {args[0]!r}; did you mean `proj data {close[0]}`?", ctx)
+        if not args or (args[0] not in self.commands and args[0] not in {"-h", "--help"}):
             args = ["prepare", *args]
         return super().parse_args(ctx, args)
 
@@ -207,6 +211,9 @@ def train(
     """
     start = time.monotonic()
     job = _job("train", overrides)
+    from proj import runs
+
+    runs.check_name(job.project.models / job.task.name, name, replace=replace)
     if dry_run:
         from proj.verbs import plan
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -31,6 +32,7 @@ from typing import Any
 from proj.errors import ResourceError, RunNotFound, UsageError
 
 STATUSES = ("running", "finished", "failed")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")  # not "..", no other folder, no option; @ is for versions
 
 
 @dataclass(kw_only=True)
@@ -68,13 +70,10 @@ def create(models: Path, record: Record, *, name: str = "", replace: bool = Fals
 
     Without a `name` it is called after the time. Raises UsageError when the name is taken and `replace` is false.
     """
+    check_name(models / record.task, name, replace=replace)
     record.run = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     record.started = now()
     folder = models / record.task / record.run
-    if name and (Path(name).name != name or name.startswith(".")):
-        raise UsageError(f"{name!r} cannot name a run", next="use letters, digits, - and _")
-    if folder.exists() and not replace:
-        raise UsageError(f"{folder} exists", next="choose another --name, or add --replace")
     try:
         if folder.exists():
             with lock(folder):
@@ -88,6 +87,14 @@ def create(models: Path, record: Record, *, name: str = "", replace: bool = Fals
         ) from None
     write(folder, record)
     return folder
+
+
+def check_name(folder: Path, name: str, *, replace: bool) -> None:
+    """Raise UsageError when `name` cannot name a run under `folder` (models/<task>), or is taken. "" is free."""
+    if name and not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a run", next="use up to 100 letters, digits, ., - and _")
+    if name and (folder / name).exists() and not replace:
+        raise UsageError(f"{folder / name} exists", next="choose another --name, or add --replace")
 
 
 def write(folder: Path, record: Record) -> None:
@@ -105,9 +112,14 @@ def read(folder: Path) -> Record:
     """Read run.json. Raises RunNotFound when there is none or it is not a run's."""
     try:
         raw = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        known = {f.name for f in fields(Record)}
+        known = {f.name: str(f.type).partition("[")[0] for f in fields(Record)}
         record = Record(**{k: v for k, v in raw.items() if k in known})
-    except (OSError, ValueError, TypeError, AttributeError) as e:
+        for key, kind in known.items():
+            if type(value := getattr(record, key)).__name__ != kind:
+                raise TypeError(f"{key} is {value!r}")
+        if record.status not in STATUSES:
+            raise ValueError(f"status is {record.status!r}")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
         raise RunNotFound(
             f"{folder} is not a run directory", found=f"run.json: {e}", next="`proj train` makes one"
         ) from None

@@ -36,12 +36,7 @@ class Options(task.Options):
 
 def read(source: Path, options: Options) -> Iterator[Row]:
     """Rows of `<class>/*.jpg`, at any depth: the archive's own layout, the hub's, or a folder of one's own."""
-    folders: dict[str, Path] = {}
-    if source.is_dir():
-        inside = (p for p in source.rglob("*") if p.is_dir() and not _hidden(p, source))
-        for d in sorted([source, *inside], key=lambda p: (len(p.parts), p)):
-            if d.name.lower() in NAMES:
-                folders.setdefault(d.name.lower(), d)
+    folders = _class_folders(source)
     if not folders:
         raise DataError(
             f"no photos of waste under {source}",
@@ -49,17 +44,34 @@ def read(source: Path, options: Options) -> Iterator[Row]:
             next=f"`proj data check {source}` shows what is there",
         )
     for name in NAMES:
-        files = sorted(folders[name].rglob("*")) if name in folders else []
+        where = folders.get(name, [])
+        files = (f for d in where for f in sorted(d.rglob("*")))
         photos = (f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not _hidden(f, source))
         for i, path in enumerate(photos):
             digits = re.findall(r"\d+", path.stem)
             number = int(digits[-1]) if digits else i
+            # A data set that comes split, with train/glass and test/glass, is told apart by its whole paths.
+            inside = f"{name}/{path.relative_to(where[0]).as_posix()}" if len(where) == 1 else None
             yield Row(
-                id=f"{name}/{path.relative_to(folders[name]).as_posix()}",
+                id=inside or path.relative_to(source).as_posix(),
                 group=f"{name} {number // options.block}",
                 x=path,
                 y=name,
             )
+
+
+def _class_folders(source: Path) -> dict[str, list[Path]]:
+    """Folders called like a class, in any case, that are not inside another such folder."""
+    found: dict[str, list[Path]] = {}
+    if not source.is_dir():
+        return found
+    inside = (p for p in source.rglob("*") if p.is_dir() and not _hidden(p, source))
+    taken: set[Path] = set()
+    for d in sorted([source, *inside], key=lambda p: (len(p.parts), p)):
+        if d.name.lower() in NAMES and taken.isdisjoint(d.parents):
+            found.setdefault(d.name.lower(), []).append(d)
+            taken.add(d)
+    return found
 
 
 def _hidden(path: Path, source: Path) -> bool:

@@ -1,0 +1,106 @@
+"""The README: each recipe runs as it is written, and its tree is what is on the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"(?:<!-- test: (\w+) -->\n)?```sh\n(.*?)```", re.DOTALL)
+
+
+def blocks(mark: str) -> list[str]:
+    """Command lines of the blocks that carry `mark` ("": those that run anywhere)."""
+    return [line for m, body in BLOCK.findall(TEXT) if m == mark for line in body.strip().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own, so that no test touches the checkout's runs."""
+    root = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "configs", root / "configs")
+    shutil.copytree(ROOT / "tests/pictures", root / "tests/pictures")
+    (root / "pyproject.toml").write_text("[tool.proj]\n")
+    return root
+
+
+def run(command: str, cwd: Path, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(command)
+    assert words[0] == "proj"
+    return subprocess.run(
+        [sys.executable, "-m", "proj", *words[1:]],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=timeout_s,
+        env={**os.environ, "WANDB_MODE": "offline"},
+    )
+
+
+@pytest.mark.slow
+def test_the_recipes_run_as_written(project: Path) -> None:
+    """All of them in order, after the first command has trained the digits as a newcomer would."""
+    commands = ["proj train trainer.max_epochs=2", *(c for c in blocks("") if c.startswith("proj "))]
+    assert len(commands) > 8
+    for command in commands:
+        done = run(command, project)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_two_commands_are_the_readmes_first() -> None:
+    assert blocks("")[:2] == ["pip install uv && uv run proj train", "uv run pytest"]
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_the_recipes_on_real_data_run_as_written(project: Path, real_data: Path) -> None:
+    weights = real_data / "pretrained/mobilenetv2_100_in1k_from_coral_qat.safetensors"
+    for command in blocks("real_data"):
+        command = command.replace("PHOTOS", str(real_data / "trashnet")).replace("WEIGHTS.safetensors", str(weights))
+        # Two epochs: the features of the backbone, which take the time, are the same.
+        extra = " trainer.max_epochs=2" if " train " in command else ""
+        done = run(command + extra, project, timeout_s=900)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def tree() -> list[str]:
+    """Paths that the README's map names."""
+    lines = re.search(r"```text\n(.*?)```", TEXT, re.DOTALL)
+    assert lines
+    paths, parents = [], [""]
+    for line in lines[1].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = re.split(r"\s{2,}", line.strip())[0].split(", ")
+        parents[depth + 1 :] = [parents[depth] + names[0]]
+        paths += [parents[depth] + n for n in names]
+    return paths
+
+
+def test_the_map_names_what_is_there() -> None:
+    missing = [p for p in tree() if not (ROOT / p).exists()]
+    assert missing == []
+
+
+def test_the_map_leaves_nothing_of_the_package_out() -> None:
+    named = set(tree())
+    for folder in ("src/proj", "configs"):
+        there = {
+            f"{folder}/{p.name}{'/' * p.is_dir()}"
+            for p in (ROOT / folder).iterdir()
+            if not p.name.startswith("__") and (p.is_dir() or p.suffix in {".py", ".yaml"})
+        }
+        assert there - named == set()
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
