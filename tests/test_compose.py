@@ -155,8 +155,10 @@ def choices() -> list[str]:
 
 @pytest.mark.parametrize("choice", choices())
 def test_every_config_file_composes(choice: str) -> None:
-    c = composed(CONFIGS, choice)
-    assert f"configs/{choice.replace('=', '/')}.yaml" in c.origins.values()
+    # A recipe may set all that a group's file sets, so that with some task its numbers show.
+    file = f"configs/{choice.replace('=', '/')}.yaml"
+    with_each_task = ([choice], *([f"task={name}", choice] for name in task.available()))
+    assert any(file in composed(CONFIGS, *words).origins.values() for words in with_each_task)
 
 
 @pytest.mark.parametrize("recipe", sorted(p.stem for p in (CONFIGS / "recipe").glob("*.yaml")))
@@ -194,7 +196,7 @@ BAD_FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     "comments only": ("trainer/default.yaml", "# nothing\n", "sets nothing"),
     "a list": ("model/small.yaml", "- a\n- b\n", "holds a list"),
     "a word": ("model/small.yaml", "hello\n", "model.hello"),
-    "nested deep": ("model/small.yaml", "backbone: " + "[" * 3000 + "]" * 3000, "nests too deep"),
+    "nested deep": ("model/small.yaml", "backbone: " + "[" * 900 + "]" * 900, "nests too deep"),
     "runs code": ("model/small.yaml", "backbone: !!python/object/apply:os.system [ls]\n", "not a config's YAML"),
     "a set": ("model/small.yaml", "backbone: !!set {a, b}\n", "not a config's YAML"),
     "unknown key": ("model/small.yaml", "backbonee: x\n", "did you mean model.backbone?"),
@@ -398,7 +400,7 @@ WORDS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(WORDS, max_size=3))
 def test_any_words_give_a_config_or_a_clear_no(configs: Path, words: list[str]) -> None:
     try:
@@ -443,8 +445,8 @@ def test_what_cannot_change_in_a_run(configs: Path, tmp_path: Path, word: str) -
 @pytest.mark.parametrize(
     "content",
     [None, "", "- a\n", "x", "task: digits\n", "task:\n  name: nope\n", "task:\n  name: digits\nnews: 1\n",
-     "task:\n  name: digits\nseed: abc\n", "task: {name: digits}\nseed: -1\n", "a: [", b"\xff", "[" * 3000],
-    ids=repr,
+     "task:\n  name: digits\nseed: abc\n", "task: {name: digits}\nseed: -1\n", "a: [", b"\xff", "[" * 900],
+    ids=lambda c: repr(c)[:20],
 )  # fmt: skip
 def test_a_broken_run_config_is_said(tmp_path: Path, content: str | bytes | None) -> None:
     path = tmp_path / "config.yaml"

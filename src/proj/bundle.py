@@ -17,14 +17,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from proj.errors import BundleError
 from proj.preprocess import ImageSpec
 
 SCHEMA = 1
-OLDEST_READABLE = max(1, SCHEMA - 2)
 MAX_MANIFEST_BYTES = 16 * 2**20
+
+
+def oldest_readable(schema: int) -> int:
+    """The two versions before a reader's own are read too."""
+    return max(1, schema - 2)
+
+
+OLDEST_READABLE = oldest_readable(SCHEMA)
 
 
 class _Strict(BaseModel):
@@ -98,10 +105,13 @@ class Manifest(_Strict):
             raise ValueError(f"the example's answer has {len(self.example.y)} numbers for {len(self.names)} names")
         if self.kind == "values" and len(self.units) != len(self.names):
             raise ValueError(f"{len(self.units)} units for {len(self.names)} targets")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("names has a name twice")
         try:
+            TypeAdapter(ImageSpec).validate_json(json.dumps(self.preprocess), strict=True)
             shape = self.spec.shape
-        except TypeError as e:
-            raise ValueError(f"preprocess: {e}") from None
+        except (TypeError, ValidationError) as e:
+            raise ValueError(f"preprocess: {' '.join(str(e).split())}") from None
         if self.example.shape != shape:
             raise ValueError(f"the example has shape {self.example.shape}, preprocess makes {shape}")
         try:
@@ -165,19 +175,19 @@ def check_graph(path: Path) -> None:
     domains = {o.domain for o in model.opset_import} - {"", "ai.onnx"}
     if domains or model.functions:
         raise BundleError(f"{path} brings its own operators", found=", ".join(sorted(domains)) or "functions")
-    for tensor in _tensors(model.graph):
+    for tensor in _tensors(model.graph, path):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise BundleError(f"{path} keeps weights in another file", found=f"tensor {tensor.name!r}")
 
 
-def _tensors(graph: Any) -> Any:
+def _tensors(graph: Any, path: Path) -> Any:
     yield from graph.initializer
     for node in graph.node:
         if node.domain not in {"", "ai.onnx"}:
-            raise BundleError("the model brings its own operators", found=f"{node.domain}.{node.op_type}")
+            raise BundleError(f"{path} brings its own operators", found=f"{node.domain}.{node.op_type}")
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
             for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from _tensors(inner)
+                yield from _tensors(inner, path)

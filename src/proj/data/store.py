@@ -69,7 +69,7 @@ def open_(folder: Path) -> Prepared:
         meta = Meta(**{f.name: raw[f.name] for f in fields(Meta)})
         parts = {n: np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("y", "split", "group", "id")}
         x = np.load(folder / "x.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as e:
         raise DataError(
             f"{folder} is not a prepared data set", found=str(e), next=f"delete {folder}; `proj data`"
         ) from None

@@ -41,7 +41,7 @@ def read(source: Path, options: Options) -> Iterator[Row]:
     path = source / "digits.csv.gz" if source.is_dir() else source
     try:
         with gzip.open(path, "rt", encoding="ascii") as f:
-            lines = f.read().splitlines()
+            lines = [line for line in f.read().splitlines() if line.strip()]
         table = np.loadtxt(lines, delimiter=",", dtype=np.int64, ndmin=2) if lines else np.empty((0, 0))
     except (OSError, EOFError, ValueError, OverflowError, zlib.error) as e:
         raise DataError(
