@@ -76,7 +76,8 @@ def test_the_head_standardises_by_the_training_features() -> None:
 def test_drop_rate_drops_only_while_training() -> None:
     net = made(drop_rate=0.5)
     torch.nn.init.ones_(net.head.linear.weight)
-    assert not torch.equal(net.head(torch.ones(1, net.head.mean.numel())), net.head(torch.ones(1, 32)))
+    f = torch.ones(1, net.head.mean.numel())
+    assert not torch.equal(net.head(f), net.head(f))
     net.eval()
     assert torch.equal(net(pixels()), net(pixels()))
 
@@ -229,6 +230,13 @@ def test_a_setting_that_the_backbone_does_not_take_is_a_config_error() -> None:
 
 
 # --- the hub
+
+
+@pytest.mark.parametrize(("backbone", "channels"), [("test_vit", 1), ("test_resnet", 1), ("test_efficientnet", 3)])
+def test_a_file_that_fits_is_never_taken_for_another(tmp_path: Path, backbone: str, channels: int) -> None:
+    torch.manual_seed(5)
+    torch.save(timm.create_model(backbone, pretrained=False).state_dict(), tmp_path / "w.pt")
+    made(channels, backbone=backbone, weights=str(tmp_path / "w.pt"), side=160)
 
 
 @pytest.fixture

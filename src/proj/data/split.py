@@ -54,7 +54,7 @@ def folds(groups: Sequence[str], k: int, *, seed: int, val_share: float) -> list
     own = np.array([fold_of[g] for g in groups])
     found = []
     for i in range(k):
-        rest = np.flatnonzero(own != i)
+        rest = [int(j) for j in np.flatnonzero(own != i)]
         split = np.full(len(own), TEST, np.uint8)
         split[rest] = by_hash([groups[j] for j in rest], seed=seed + 1, val_share=val_share, test_share=0.0)
         found.append(split)

@@ -107,7 +107,7 @@ class Net(nn.Module):
         """
         parts = []
         with torch.no_grad():
-            for part in x.split(FROZEN_BATCH):
+            for part in torch.split(x, FROZEN_BATCH):
                 n = len(part)
                 full = F.pad(part, (0, 0, 0, 0, 0, 0, 0, FROZEN_BATCH - n)) if n < FROZEN_BATCH else part
                 parts.append(self.encode(full)[:n])
@@ -138,19 +138,41 @@ def backbone(m: Model, channels: int) -> Any:
         wanted["global_pool"] = m.pool
     if m.drop_path_rate:
         wanted["drop_path_rate"] = m.drop_path_rate
+    start = torch.get_rng_state()
     try:
         if m.pretrained and not m.weights:
             _reach_hub(m)
         if m.weights:
             overlay = {"state_dict": read_weights(Path(m.weights)), "hf_hub_id": None, "url": ""}
             net = timm.create_model(m.backbone, pretrained=True, pretrained_cfg_overlay=overlay, **wanted)
+            _all_loaded(net, m, wanted, start)
         else:
             net = timm.create_model(m.backbone, pretrained=m.pretrained, **wanted)
-    except TypeError as e:
+    except (TypeError, AssertionError) as e:
         raise ConfigError(f"{m.backbone} does not take these settings", found=str(e)) from None
     except (OSError, RuntimeError, KeyError) as e:
         raise _no_weights(m, e) from None
     return net.to(memory_format=torch.channels_last)
+
+
+def _all_loaded(net: nn.Module, m: Model, wanted: dict[str, Any], start: Tensor) -> None:
+    """Raise ConfigError when weights are still the random ones that `start` leads to: some timm models load what fits.
+
+    Names cannot tell: timm renames those of older files while it loads.
+    """
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(start)
+        fresh = dict(timm.create_model(m.backbone, pretrained=False, **wanted).named_parameters())
+    matrices = {k: p for k, p in net.named_parameters() if p.dim() > 1 and bool((p != p.flatten()[0]).any())}
+    left = [k for k, p in matrices.items() if torch.equal(p, fresh[k])]
+    if left:
+        raise ConfigError(
+            f"{m.weights} does not fit {m.backbone}",
+            found=f"it lacks {len(left)} of {len(matrices)} weights, such as {left[0]}",
+            next="name the backbone that the file was made for",
+        )
 
 
 def unknown_backbone(name: str) -> ConfigError:
@@ -208,7 +230,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # safetensors, pickle and zip each raise their own
-        raise ConfigError(f"{path} cannot be read as weights", found=str(e).splitlines()[0]) from None
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ConfigError(f"{path} cannot be read as weights", found=reason) from None
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(f"{path} holds no state dict", found=type(state).__name__)

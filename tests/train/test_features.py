@@ -1,0 +1,151 @@
+"""`proj.train.features`: what a frozen backbone says, computed once, and equal to what it says every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_projects import Finished, digits, fitted, net, same, view, weights_file
+
+from proj.train import features
+from proj.train.net import Net
+from proj.verbs.job import Job
+
+PLAIN = ("augment.rotate_deg=0", "augment.shift=0", "augment.scale=0", "trainer.max_epochs=2", "model.freeze=true")
+
+
+@pytest.fixture
+def frozen(finished: Finished, tmp_path: Path) -> Job:
+    """Frozen test_resnet with weights from a file, without augmentation."""
+    return digits(finished.project.root, *PLAIN, f"model.weights='{weights_file(tmp_path)}'", "model.drop_rate=0.3")
+
+
+def _again(job: Job, *overrides: str) -> Job:
+    return digits(job.project.root, *(o for o in job.composed.overrides if not o.startswith("task=")), *overrides)
+
+
+def test_cached_and_uncached_training_end_in_the_same_bits(frozen: Job, tmp_path: Path) -> None:
+    cached = fitted(frozen, tmp_path / "a")
+    uncached = fitted(_again(frozen, "model.cache=false"), tmp_path / "b")
+    assert cached.head.linear.weight.any()
+    assert same(cached, uncached)
+    assert not (tmp_path / "b/features").exists()
+    scores = [(tmp_path / n / "metrics.csv").read_text().splitlines() for n in "ab"]
+    strip = [[line.rsplit(",", 1)[0] for line in s] for s in scores]  # the last column is seconds
+    assert strip[0] == strip[1]
+
+
+def test_a_filled_cache_changes_nothing(frozen: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The pass over the data once left the network in evaluation mode: the head then dropped nothing out.
+    first = fitted(frozen, tmp_path / "a", cache=tmp_path / "features")
+    monkeypatch.setattr(features, "compute", lambda *_, **__: pytest.fail("computed again"))
+    assert same(first, fitted(frozen, tmp_path / "b", cache=tmp_path / "features"))
+
+
+def test_the_backbone_is_as_it_was_and_the_head_is_not(frozen: Job, tmp_path: Path) -> None:
+    before = net(frozen, view(frozen))
+    for name, job in (("cached", frozen), ("not", _again(frozen, "model.cache=false"))):
+        after = fitted(job, tmp_path / name)
+        assert same(before.backbone, after.backbone)  # batch statistics too
+        assert not torch.equal(before.head.linear.weight, after.head.linear.weight)
+        assert not torch.equal(before.head.mean, after.head.mean)
+
+
+def test_the_head_standardises_by_the_training_rows_only(frozen: Job, tmp_path: Path) -> None:
+    v = view(frozen)
+    f = features.compute(net(frozen, v), frozen.cfg, v, torch.device("cpu"), views=1)[0]
+    got = fitted(frozen, tmp_path / "a").head
+    assert np.allclose(got.mean.numpy(), f[v.train].mean(0), atol=1e-6)
+    assert not np.allclose(got.mean.numpy(), f.mean(0), atol=1e-6)
+
+
+def test_features_are_of_each_row_in_order(frozen: Job) -> None:
+    v = view(frozen)
+    n = net(frozen, v)
+    f = features.compute(n, frozen.cfg, v, torch.device("cpu"), views=1)
+    assert f.dtype == np.float32
+    assert f.shape == (1, len(v.prepared.x), n.head.mean.numel())
+    n.eval()
+    x = torch.from_numpy(np.array(v.prepared.x[100:103]))
+    assert np.allclose(f[0, 100:103], n.encode(n.pixels(x)).detach().numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_keeps_its_mode(frozen: Job, training: bool) -> None:
+    v = view(frozen)
+    n = net(frozen, v).train(training)
+    features.compute(n, frozen.cfg, v, torch.device("cpu"), views=1)
+    assert n.head.training is training
+
+
+def test_more_views_are_augmented_but_not_the_first(frozen: Job, tmp_path: Path) -> None:
+    v = view(frozen)
+    job = _again(frozen, "model.feature_views=3", "augment.shift=0.2")
+    f = features.cached(net(job, v), job.cfg, v, tmp_path, torch.device("cpu"))
+    one = features.cached(net(frozen, v), frozen.cfg, v, tmp_path, torch.device("cpu"))
+    assert f.shape[0] == 3
+    assert np.array_equal(f[0], one[0])
+    assert not np.allclose(f[1], f[0], atol=1e-3)
+    assert not np.allclose(f[1], f[2], atol=1e-3)
+    assert fitted(job, tmp_path / "run").head.linear.weight.any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "other"),
+    [
+        (("model.lr=0.1",), False),
+        (("model.drop_rate=0.1",), False),
+        (("augment.shift=0.2",), False),  # one view is never augmented
+        (("seed=5",), False),
+        (("model.pool=max",), True),
+        (("model.input_size_px=16",), True),
+        (("model.feature_views=2",), True),
+        (("model.feature_views=2", "augment.shift=0.2"), True),
+        (("data.split_seed=3",), True),
+        (("model.weights=OTHER",), True),
+    ],
+)
+def test_the_key_is_of_all_that_decides_the_features(
+    frozen: Job, tmp_path: Path, overrides: tuple[str, ...], other: bool
+) -> None:
+    words = list(overrides)
+    if words == ["model.weights=OTHER"]:
+        changed = weights_file(tmp_path, name="other.pt")
+        state: dict[str, Any] = torch.load(changed, weights_only=True)
+        state["bn1.running_mean"][0] += 1  # a buffer, not a weight
+        torch.save(state, changed)
+        words = [f"model.weights='{changed}'"]
+    keys = []
+    for job in (frozen, _again(frozen, *words)):
+        v = view(job)
+        keys.append(features.key(net(job, v), job.cfg, v))
+    assert (keys[0] != keys[1]) is other
+
+
+def test_a_cache_that_cannot_be_written_leaves_no_part(
+    frozen: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    v, n = view(frozen), net(frozen, view(frozen))
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        features.cached(n, frozen.cfg, v, tmp_path / "cache", torch.device("cpu"))
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
+
+
+def test_an_unfrozen_network_asks_for_no_features(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "compute", lambda *_, **__: pytest.fail("computed"))
+    job = digits(finished.project.root, "trainer.max_epochs=1")
+    got: Net = fitted(job, tmp_path / "a")
+    start = net(job, view(job))
+    assert not same(got.backbone, start.backbone)
+    # Batch norm learned: the backbone was in training mode.
+    assert not torch.equal(got.backbone.bn1.running_mean, start.backbone.bn1.running_mean)
