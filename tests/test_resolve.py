@@ -15,7 +15,9 @@ from proj.resolve import resolve
 from proj.runs import Record
 
 
-def made(models: Path, name: str, day: int = 1, task: str = "digits", *, bundle: bool = False, **fields: object) -> Path:
+def made(
+    models: Path, name: str, day: int = 1, task: str = "digits", *, bundle: bool = False, **fields: object
+) -> Path:
     folder = models / task / name
     folder.mkdir(parents=True)
     started = f"2026-01-{day:02}T00:00:00+00:00"
@@ -30,7 +32,8 @@ def test_nothing_is_the_newest_finished_run(tmp_path: Path) -> None:
     made(tmp_path, "old", 1)
     newest = made(tmp_path, "new", 2, "trashnet")
     for day, fields in enumerate(
-        ({"fast": True}, {"sample": True}, {"trial": True}, {"folds": 5}, {"status": "failed"}, {"status": "running"}), 3
+        ({"fast": True}, {"sample": True}, {"trial": True}, {"folds": 5}, {"status": "failed"}, {"status": "running"}),
+        3,
     ):
         made(tmp_path, f"r{day}", day, **fields)
     found = resolve(None, tmp_path)

@@ -135,6 +135,19 @@ def test_a_write_that_breaks_off_leaves_the_old_record(tmp_path: Path) -> None:
     assert (folder / "run.json").read_bytes() == before
 
 
+def test_a_full_disk_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = runs.create(tmp_path, record(seed=1))
+    before = (folder / "run.json").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("proj.runs.os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        runs.write(folder, record(run=folder.name, seed=2))
+    assert (folder / "run.json").read_bytes() == before
+
+
 BROKEN = {
     "empty": b"",
     "cut off": b'{"task": "digits", "run": "r", "sta',

@@ -418,11 +418,20 @@ def _guarded(call: Callable[[], Any]) -> int:
         return _say("stopped by Ctrl-C", 130)
     except Terminated:
         return _say("stopped by SIGTERM", 143)
-    except BrokenPipeError:  # `proj config | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        return _read_enough()
+    except SystemExit as e:
+        if isinstance(e.__context__, BrokenPipeError):  # Typer's own way with it
+            return _read_enough()
+        raise
     except Exception as e:
         return _failed(e)
+
+
+def _read_enough() -> int:
+    """`proj config | head`: the reader has gone; what Python still has in its buffer goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _failed(e: Exception) -> int:

@@ -42,7 +42,8 @@ def find_project(directory: Path | None = None) -> Project:
 
 def _is_project(path: Path) -> bool:
     try:
-        return "proj" in tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
+        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool")
+        return isinstance(tool, dict) and "proj" in tool
     except (OSError, ValueError):
         return False
 

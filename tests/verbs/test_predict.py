@@ -153,7 +153,9 @@ def test_a_table_for_people(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     lines = said.out.splitlines()
     assert said.code == 1
     assert lines[0].split() == ["input", "label", "confidence"]
-    got = infer.encode(m := infer.load(here / "bundle"), infer.run(m, infer.decode(m, here / "a.png")[None])[0], "a.png")
+    got = infer.encode(
+        m := infer.load(here / "bundle"), infer.run(m, infer.decode(m, here / "a.png")[None])[0], "a.png"
+    )
     assert lines[2].split() == ["a.png", got["label"], f"{got['confidence']:.3f}"]
     assert "error:" in lines[3]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from loguru import logger
-from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from proj.config import Config
 from proj.console import Bar
@@ -61,7 +62,8 @@ def every(cfg: Config, out: Path, bar: Bar) -> list[Callback]:
     """The callbacks of a training run that writes into `out`."""
     callbacks: list[Callback] = [Journal(out / "metrics.csv", bar)]
     if cfg.model.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=cfg.model.ema_decay))
+        # Torch's other form, decay * a + (1 - decay) * b, moves by rounding even where a equals b: a frozen backbone.
+        callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(cfg.model.ema_decay)))
     if cfg.trainer.patience:
         callbacks.append(EarlyStopping("val_loss", patience=cfg.trainer.patience))
     best = ModelCheckpoint(

@@ -1,0 +1,117 @@
+"""`proj.train.export`: a bundle gives torch's answers, or there is none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from made_projects import Finished, net, prepared, view
+
+from proj import bundle, infer, preprocess
+from proj.errors import BundleError, CheckFailed
+from proj.train import evaluate, export, fit
+from proj.train.net import Net
+
+
+@pytest.fixture
+def made(finished: Finished, tmp_path: Path) -> tuple[Path, Net]:
+    """A copy of the finished run, and its network."""
+    run = Path(shutil.copytree(finished.run, tmp_path / "run"))
+    n = net(finished.job, view(finished.job))
+    fit.load_checkpoint(n, run / "checkpoints/best.ckpt")
+    return run, n.eval()
+
+
+def test_the_bundle_answers_as_torch_does(finished: Finished, made: tuple[Path, Net]) -> None:
+    p = prepared(finished.job)
+    rows = p.rows("val")  # not the rows that export itself compared
+    want = evaluate.probabilities(made[1], p, rows)
+    got = infer.run(infer.load(made[0] / "bundle"), np.ascontiguousarray(p.x[rows]))
+    assert np.allclose(got, want, rtol=infer.RTOL, atol=infer.ATOL)
+    assert want.max() > 0.3  # it says something
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100])
+def test_the_batch_is_free(made: tuple[Path, Net], n: int) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
+    y = infer.run(infer.load(made[0] / "bundle"), x)
+    assert y.shape == (n, 10)
+    assert np.allclose(y.sum(1), 1, atol=1e-5)
+
+
+def test_the_manifest_says_what_it_is(finished: Finished) -> None:
+    m = bundle.read(finished.run / "bundle")
+    p = prepared(finished.job)
+    assert (m.model, m.names, m.kind) == ("digits@first", tuple("0123456789"), "classes")
+    assert m.metrics == finished.content["metrics"]
+    assert (m.data_hash, m.backbone) == (p.meta.data_hash, "test_resnet")
+    assert m.spec == preprocess.ImageSpec(**p.meta.preprocess)
+    assert (m.synthetic, m.fast, m.warning) == (False, False, None)
+    assert vars(m.serve).keys() == vars(finished.job.cfg.serve).keys()
+    assert sorted(f.name for f in (finished.run / "bundle").iterdir()) == ["bundle.json", "model.onnx"]
+
+
+def test_the_graph_takes_bytes_and_holds_everything(finished: Finished) -> None:
+    model = onnx.load(str(finished.run / "bundle/model.onnx"))
+    (x,), (y,) = model.graph.input, model.graph.output
+    assert x.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert y.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert [d.dim_value for d in x.type.tensor_type.shape.dim][1:] == [8, 8, 1]
+    assert x.type.tensor_type.shape.dim[0].dim_param
+    bundle.check_graph(finished.run / "bundle/model.onnx")
+
+
+def _export(finished: Finished, run: Path, n: Net, prob: Any) -> Path:
+    p = prepared(finished.job)
+    return export.export(n, finished.job.task, finished.job.cfg, p, run, p.rows("test"), prob, {"accuracy": 0.5})
+
+
+@pytest.fixture
+def same_graph(made: tuple[Path, Net], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph that is there, in place of exporting the same one again: seconds."""
+    kept = made[0].parent / "kept.onnx"
+    shutil.copy(made[0] / "bundle/model.onnx", kept)
+    monkeypatch.setattr(export, "_graph", lambda _, __, path: shutil.copy(kept, path))
+
+
+@pytest.mark.usefixtures("same_graph")
+def test_a_bundle_that_differs_from_torch_is_not_left_behind(finished: Finished, made: tuple[Path, Net]) -> None:
+    run, n = made
+    p = prepared(finished.job)
+    prob = evaluate.probabilities(n, p, p.rows("test"))
+    prob[-1, 3] += 0.01  # the last row of the last batch
+    shutil.rmtree(run / "bundle")
+    with pytest.raises(CheckFailed, match="does not give torch's answers"):
+        _export(finished, run, n, prob)
+    assert not (run / "bundle").exists()
+    assert not list(run.glob(".bundle*"))
+
+
+@pytest.mark.usefixtures("same_graph")
+def test_a_failed_export_keeps_the_bundle_that_was_there(finished: Finished, made: tuple[Path, Net]) -> None:
+    run, n = made
+    before = {f.name: f.read_bytes() for f in (run / "bundle").iterdir()}
+    p = prepared(finished.job)
+    with pytest.raises(BundleError):  # its first row is the example, on which it is proven before all others
+        _export(finished, run, n, evaluate.probabilities(n, p, p.rows("test"))[:, ::-1])
+    assert {f.name: f.read_bytes() for f in (run / "bundle").iterdir()} == before
+
+
+@pytest.mark.usefixtures("same_graph")
+def test_no_tolerance_is_failed_by_rounding(
+    finished: Finished, made: tuple[Path, Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The comparison is a real one: floating-point sums in another order differ in their last bits.
+    p = prepared(finished.job)
+    prob = evaluate.probabilities(made[1], p, p.rows("test"))
+    prob[1:] += np.float32(1e-6)
+    _export(finished, made[0], made[1], prob)
+    monkeypatch.setattr(infer, "_prove", lambda *_: None)  # the example's own check has a tolerance too
+    monkeypatch.setattr(infer, "RTOL", 0.0)
+    monkeypatch.setattr(infer, "ATOL", 0.0)
+    with pytest.raises(CheckFailed):
+        _export(finished, made[0], made[1], prob)

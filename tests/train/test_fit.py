@@ -1,0 +1,201 @@
+"""`proj.train.fit`: two trainings are equal bit for bit, and what is asked for happens. Real training, 240 rows."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_projects import Finished, digits, fitted, net, prepared, same, view
+
+from proj.data import statistics
+from proj.errors import ConfigError, ResourceError
+from proj.train import callbacks, fit
+from proj.train import data as train_data
+from proj.train.data import Batches
+from proj.verbs.job import Job
+
+
+def job(finished: Finished, *overrides: str) -> Job:
+    return digits(finished.project.root, "trainer.max_epochs=2", *overrides)
+
+
+def journal(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def test_two_runs_of_one_config_end_in_equal_weights(finished: Finished, tmp_path: Path) -> None:
+    overrides = ("augment.mixup=0.2", "model.drop_rate=0.2", "model.label_smoothing=0.1")
+    first = fitted(job(finished, *overrides), tmp_path / "a")
+    torch.rand(17)  # other randomness in between
+    np.random.default_rng(0).random(3)
+    assert same(first, fitted(job(finished, *overrides), tmp_path / "b"))
+    assert not same(first, fitted(job(finished, *overrides, "seed=1"), tmp_path / "c"))
+
+
+def test_the_journal_has_a_row_an_epoch_and_the_named_columns(finished: Finished, tmp_path: Path) -> None:
+    fitted(job(finished), tmp_path / "a")
+    rows = journal(tmp_path / "a")
+    assert tuple(rows[0]) == callbacks.COLUMNS
+    assert [r["epoch"] for r in rows] == ["0", "1"]
+    assert all(float(r[c]) >= 0 for r in rows for c in callbacks.COLUMNS)
+    assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
+def test_checkpoints_hold_plain_values_and_the_best_is_what_is_returned(finished: Finished, tmp_path: Path) -> None:
+    made = job(finished, "model.ema_decay=0.5")
+    got = fitted(made, tmp_path / "a")
+    assert sorted(p.name for p in (tmp_path / "a/checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    for name in ("best", "last"):
+        content = torch.load(tmp_path / f"a/checkpoints/{name}.ckpt", weights_only=True)  # no code in it
+        assert content["state_dict"]
+    losses = [float(r["val_loss"]) for r in journal(tmp_path / "a")]
+    best = torch.load(tmp_path / "a/checkpoints/best.ckpt", weights_only=True)
+    assert best["epoch"] == int(np.argmin(losses))
+    loaded = net(made, view(made))
+    fit.load_checkpoint(loaded, tmp_path / "a/checkpoints/best.ckpt")
+    assert same(loaded, got)
+    assert not got.training
+
+
+def test_the_best_epoch_is_kept_when_later_ones_are_worse(finished: Finished, tmp_path: Path) -> None:
+    # At this rate it first learns, then forgets: the last epoch is not the best.
+    fitted(job(finished, "trainer.max_epochs=4", "model.lr=1.5", "trainer.grad_clip=0"), tmp_path / "a")
+    losses = [float(r["val_loss"]) for r in journal(tmp_path / "a")]
+    best = torch.load(tmp_path / "a/checkpoints/best.ckpt", weights_only=True)["epoch"]
+    last = torch.load(tmp_path / "a/checkpoints/last.ckpt", weights_only=True)["epoch"]
+    assert best == int(np.argmin(losses))
+    assert last == 3
+
+
+def test_early_stopping_stops(finished: Finished, tmp_path: Path) -> None:
+    # With hardly any rate nothing gets better.
+    made = job(finished, "trainer.max_epochs=9", "trainer.patience=2", "model.lr=1e-30", "model.ema_decay=0")
+    fitted(made, tmp_path / "a")
+    losses = [float(r["val_loss"]) for r in journal(tmp_path / "a")]
+    assert int(np.argmin(losses)) + 3 == len(losses) < 9
+
+
+def test_the_moving_average_is_what_is_evaluated(finished: Finished, tmp_path: Path) -> None:
+    plain = fitted(job(finished, "model.ema_decay=0"), tmp_path / "a")
+    slow = fitted(job(finished, "model.ema_decay=0.999"), tmp_path / "b")
+    made = job(finished)
+    start = net(made, view(made))
+
+    def moved(n: torch.nn.Module) -> float:
+        a, b = n.state_dict(), dict(start.named_parameters())
+        return sum(float((a[k] - p.detach()).norm()) for k, p in b.items())
+
+    assert 0 < moved(slow) < 0.1 * moved(plain)
+
+
+def test_class_weights_are_inverse_to_the_training_rows(finished: Finished) -> None:
+    made = job(finished, "model.class_weights=true")
+    v = view(made)
+    weights = fit._class_weights(made.cfg, v)
+    assert weights is not None
+    counts = np.bincount(v.prepared.y[v.train], minlength=10)
+    assert np.allclose(weights.numpy() * counts, len(v.train) / 10)
+    assert fit._class_weights(job(finished).cfg, v) is None
+
+
+def test_class_weights_and_smoothing_change_the_weights_learned(finished: Finished, tmp_path: Path) -> None:
+    plain = fitted(job(finished, "trainer.max_epochs=1"), tmp_path / "a")
+    for i, one in enumerate(("model.class_weights=true", "model.label_smoothing=0.2", "model.drop_rate=0.3",
+                             "model.drop_path_rate=0.3", "model.weight_decay=0.5", "trainer.grad_clip=0.01")):  # fmt: skip
+        assert not same(plain, fitted(job(finished, "trainer.max_epochs=1", one), tmp_path / str(i))), one
+
+
+def test_a_device_that_is_not_there_is_a_config_error(finished: Finished, tmp_path: Path) -> None:
+    missing = [d for d, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
+               if not there]  # fmt: skip
+    assert missing
+    with pytest.raises(ConfigError, match=f"trainer.device={missing[0]} is not there"):
+        fitted(job(finished, f"trainer.device={missing[0]}"), tmp_path / "a")
+
+
+def test_half_precision_is_only_chosen_by_itself_on_cuda(finished: Finished) -> None:
+    assert fit.pick_device(job(finished, "trainer.device=cpu").cfg).precision == "32-true"
+    asked = fit.pick_device(job(finished, "trainer.device=cpu", "trainer.precision=bf16").cfg)
+    assert asked.precision == "bf16-mixed"
+
+
+def test_memory_that_runs_out_names_a_smaller_batch(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(fit, "_fit", out)
+    with pytest.raises(ResourceError, match=r"no room; try trainer\.batch_size=16"):
+        fitted(job(finished, "trainer.batch_size=32"), tmp_path / "a")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"hello", b"PK\3\4 no zip"])
+def test_a_checkpoint_that_is_missing_or_broken_is_an_error(
+    finished: Finished, tmp_path: Path, content: bytes | None
+) -> None:
+    made = job(finished)
+    if content is not None:
+        (tmp_path / "best.ckpt").write_bytes(content)
+    with pytest.raises(ResourceError, match="cannot be loaded"):
+        fit.load_checkpoint(net(made, view(made)), tmp_path / "best.ckpt")
+
+
+# --- batches and views
+
+
+def batches(rows: int = 10, size: int = 4, **more: int) -> Batches:
+    x = np.arange(rows * 2, dtype=np.uint8).reshape(rows, 2)
+    return Batches(x, np.arange(rows), np.arange(rows), size, **more)
+
+
+def test_batches_have_every_row_once_in_the_order_of_seed_and_epoch() -> None:
+    b = batches(seed=1)
+    first = [y.tolist() for _, y in b]
+    assert [len(y) for y in first] == [4, 4, 2]
+    assert len(b) == 3
+    assert sorted(sum(first, [])) == list(range(10))
+    assert [y.tolist() for _, y in b] == first
+    b.epoch = 1
+    assert [y.tolist() for _, y in b] != first
+    assert [y.tolist() for _, y in batches(seed=2)] != first
+    for x, y in b:
+        assert torch.equal(x[:, 0], y.to(torch.uint8) * 2)
+
+
+def test_batches_without_a_seed_come_in_order_and_a_limit_cuts() -> None:
+    assert [y.tolist() for _, y in batches()] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [y.tolist() for _, y in batches(limit=1)] == [[0, 1, 2, 3]]
+    assert len(batches(limit=1)) == 1
+
+
+def test_each_fold_has_its_own_statistics(finished: Finished) -> None:
+    p = prepared(finished.job)
+    views = train_data.fold_views(p, 4, seed=0, val_share=0.15)
+    assert sorted(np.concatenate([v.test for v in views]).tolist()) == list(range(len(p.x)))
+    assert len({tuple(v.mean) for v in views}) == 4
+    for v in views:
+        assert (v.mean, v.std) == statistics.channels(p.x, v.train)
+        assert set(p.group[v.test]).isdisjoint(p.group[np.concatenate([v.train, v.val])])
+        assert len(v.train) + len(v.val) + len(v.test) == len(p.x)
+
+
+def test_the_shuffle_is_another_in_each_epoch(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[int] = []
+    real = Batches.__iter__
+
+    def watched(self: Batches) -> object:
+        if self.seed is not None:
+            epochs.append(self.epoch)
+        return real(self)
+
+    monkeypatch.setattr(Batches, "__iter__", watched)
+    fitted(job(finished), tmp_path / "a")
+    assert epochs[0] == 0
+    assert epochs[-1] == 1
