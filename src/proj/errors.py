@@ -8,7 +8,9 @@ ProjError                 70  500   never raised itself
 ├── DataError              1  422   a data set that cannot be prepared
 ├── InputError             1  422   one input (file, upload) that cannot be read
 │   ├── UnsupportedInput   1  415   of a kind that the task does not take
-│   └── InputTooLarge      1  413   over a size limit
+│   ├── InputTooLarge      1  413   over a size limit
+│   ├── BadRequest         1  400   an upload that is not what its content type says
+│   └── TooSlow            1  408   an upload of which no byte came for too long
 ├── CheckFailed            1  500   a check that the command makes said no
 ├── BundleError            1  500   a model bundle that is broken or refused
 ├── ResourceError          1  507   disk or memory that does not suffice, a folder that cannot be written
@@ -67,6 +69,14 @@ class UnsupportedInput(InputError):
 
 class InputTooLarge(InputError):
     http_status = 413
+
+
+class BadRequest(InputError):
+    http_status = 400
+
+
+class TooSlow(InputError):
+    http_status = 408
 
 
 class CheckFailed(ProjError):

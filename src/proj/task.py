@@ -50,9 +50,10 @@ class Row:
 class Task:
     """Everything that the rest of `proj` knows of a task.
 
-    `default_source` is fetched when `data.source=default`. `read` turns a fetched folder or file into rows; it raises
+    `default_source` is fetched when `data.source=default`; a function of the options where they decide it. `read` turns a fetched folder or file into rows; it raises
     `DataError` when the folder is not laid out as the task expects. `sample` makes `n` synthetic rows (deterministic,
-    a few of each class). `spec` says what an input looks like when it reaches the model.
+    a few of each class). `spec` says what an input looks like when it reaches the model. `names` may be () for
+    classes that the data decide: then they are those of the rows, sorted.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Task:
     modality: Modality
     kind: Kind
     options: type[Options]
-    default_source: str
+    default_source: str | Callable[[Any], str]
     read: Callable[[Path, Any], Iterable[Row]]
     sample: Callable[[int, Any], list[Row]]
     spec: Callable[[Any], ImageSpec]
@@ -70,6 +71,14 @@ class Task:
     page_input: Literal["photo", "sketch"] = "photo"
     source_help: str = ""
     units: tuple[str, ...] = ()
+
+    def source(self, options: Any) -> str:
+        """The default source for these options."""
+        return self.default_source if isinstance(self.default_source, str) else self.default_source(options)
+
+    def names_of(self, rows: Iterable[Row], options: Any) -> tuple[str, ...]:
+        """The names, in the order of the model's outputs."""
+        return self.names(options) or tuple(sorted({str(r.y) for r in rows}))
 
 
 def available() -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from loopback import File, Server, free_port, serving
-from test_fetch import PHOTOS, tree, zip_bytes
+from test_get import PHOTOS, tree, zip_bytes
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 README, ARCHIVE = b"# TrashNet\n", zip_bytes({f"dataset-resized/{n}": c for n, c in PHOTOS.items()})

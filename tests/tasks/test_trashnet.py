@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_projects import NAMES, photos
-SERVING
+from serve.serving import Server
 
 from proj.errors import ConfigError, DataError
 from proj.task import Row

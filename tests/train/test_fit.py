@@ -167,6 +167,25 @@ def test_batches_have_every_row_once_in_the_order_of_seed_and_epoch() -> None:
         assert torch.equal(x[:, 0], y.to(torch.uint8) * 2)
 
 
+def test_a_single_row_at_the_end_joins_the_batch_before_it() -> None:
+    b = batches(rows=9, seed=1)
+    assert [len(y) for _, y in b] == [4, 5]
+    assert len(b) == 2
+    assert sorted(sum((y.tolist() for _, y in b), [])) == list(range(9))
+    assert [len(y) for _, y in batches(rows=9)] == [4, 4, 1]  # not where nothing learns
+    assert [len(y) for _, y in batches(rows=9, seed=1, limit=1)] == [4]
+    assert [len(y) for _, y in batches(rows=1, seed=1)] == [1]
+    assert [len(y) for _, y in batches(rows=3, size=1, seed=1)] == [1, 1, 1]
+
+
+def test_a_training_split_that_leaves_one_row_over_trains(finished: Finished, tmp_path: Path) -> None:
+    rows = len(view(job(finished)).train)
+    size = next(n for n in range(3, rows) if rows % n == 1)
+    fitted(job(finished, f"trainer.batch_size={size}", "trainer.max_epochs=1", "model.input_size_px=0"), tmp_path / "a")
+    with pytest.raises(ConfigError, match="cannot learn from batches of one row"):
+        fitted(job(finished, "trainer.batch_size=1", "model.input_size_px=0"), tmp_path / "b")
+
+
 def test_batches_without_a_seed_come_in_order_and_a_limit_cuts() -> None:
     assert [y.tolist() for _, y in batches()] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert [y.tolist() for _, y in batches(limit=1)] == [[0, 1, 2, 3]]

@@ -67,8 +67,8 @@ def locate(task: Task, cfg: Config, data: Path) -> Source:
     if cfg.data.source == "sample":
         return Source(None, "sample", "sample")
     got = get.fetch(
-        cfg.data.source,
-        default=task.default_source,
+        task.source(cfg.task) if cfg.data.source == "default" else cfg.data.source,
+        default=task.source(task.options()),
         raw=data / "raw",
         task=task.name,
         sha256=cfg.data.sha256,
@@ -121,7 +121,7 @@ def rows(task: Task, cfg: Config, source: Source, fast: bool) -> list[Row]:
     found = list(task.read(source.path, cfg.task))
     if not found:
         raise DataError(f"no rows in {source.name}", next=f"`proj data check {source.path}` shows what is there")
-    known = set(task.names(cfg.task))
+    known = set(task.names_of(found, cfg.task))
     odd = sorted({str(r.y) for r in found} - known) if task.kind == "classes" else []
     if odd:
         raise DataError(f"{source.name} has classes that task {task.name} does not know", found=", ".join(odd[:5]))
@@ -178,7 +178,7 @@ def _write(
     name: str,
 ) -> None:
     """Everything but x.npy: targets, groups, splits, statistics, meta.json."""
-    names = task.names(cfg.task)
+    names = task.names_of(rows, cfg.task)
     groups = [r.group for r in rows]
     make = splits.by_tail if cfg.data.split == "tail" else splits.by_hash
     split = make(groups, seed=cfg.data.split_seed, val_share=cfg.data.val_share, test_share=cfg.data.test_share)

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from proj.errors import InputError, InputTooLarge
+from proj.errors import InputTooLarge, TooSlow
 from proj.serve import problems
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -40,12 +40,6 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-
-
-class TooSlow(InputError):
-    """An upload of which no byte came for too long."""
-
-    http_status = 408
 
 
 class Guard:

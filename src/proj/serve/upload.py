@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from proj.errors import InputError, InputTooLarge, UnsupportedInput
+from proj.errors import BadRequest, InputError, InputTooLarge, UnsupportedInput
 from proj.serve.guard import Body
 
 if TYPE_CHECKING:
@@ -27,12 +27,6 @@ class Input:
 
     name: str
     content: bytes
-
-
-class BadRequest(InputError):
-    """A body that is not what its content type says."""
-
-    http_status = 400
 
 
 async def read(body: Body, content_type: str | None, max_inputs: int) -> list[Input]:

@@ -55,7 +55,8 @@ def fold_views(prepared: Prepared, k: int, *, seed: int, val_share: float) -> li
 class Batches:
     """(x, y) tensors of the given rows. `x`: any array by row; shuffled by (seed, epoch) when a seed is given.
 
-    Whoever iterates sets `epoch` first (LitModel does).
+    Whoever iterates sets `epoch` first (LitModel does). A single row left at the end of a shuffled pass joins the
+    batch before it: batch normalisation cannot learn from one row.
     """
 
     def __init__(self, x: Array, y: Array, rows: Array, size: int, *, seed: int | None = None, limit: int = 0) -> None:
@@ -64,15 +65,19 @@ class Batches:
         self.epoch = 0
 
     def __len__(self) -> int:
-        n = -(-len(self.rows) // self.size)
-        return min(n, self.limit) if self.limit else n
+        return min(self._whole(), self.limit) if self.limit else self._whole()
+
+    def _whole(self) -> int:
+        n = len(self.rows)
+        lone = self.seed is not None and n > self.size and n % self.size == 1
+        return -(-n // self.size) - lone
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rows = self.rows
         if self.seed is not None:
             rows = np.random.default_rng((self.seed, self.epoch)).permutation(rows)
         for i in range(len(self)):
-            part = rows[i * self.size : (i + 1) * self.size]
+            part = rows[i * self.size : None if i == self._whole() - 1 else (i + 1) * self.size]
             yield torch.from_numpy(np.ascontiguousarray(self.x[part])), torch.from_numpy(self.y[part])
 
 

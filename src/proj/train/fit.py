@@ -98,6 +98,14 @@ def _fit(cfg: Config, net: Net, view: View, out: Path, cache: Path, device: Devi
         )
         try:
             trainer.fit(model, datamodule=data)
+        except ValueError as e:
+            if "more than 1 value per channel" not in str(e):
+                raise
+            raise ConfigError(
+                f"{cfg.model.backbone} cannot learn from batches of one row",
+                found=f"{len(view.train)} rows to train on, trainer.batch_size={cfg.trainer.batch_size}",
+                next="try trainer.batch_size=32, a larger model.input_size_px, or more data",
+            ) from None
         except SystemExit:  # Lightning ends the process on Ctrl-C; the command has things to put away first
             raise KeyboardInterrupt from None
     load_checkpoint(net, out / "checkpoints" / "best.ckpt")

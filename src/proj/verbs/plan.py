@@ -47,14 +47,10 @@ def _data(job: Job, fast: bool) -> tuple[int | None, str]:
     cfg = job.cfg
     if cfg.data.source == "sample":
         return prepare.SAMPLE_ROWS, "synthetic sample"
-    here = get.present(
-        cfg.data.source, default=job.task.default_source, raw=job.project.data / "raw", task=job.task.name
-    )
-    if not here:
-        return (
-            None,
-            f"would be fetched from {job.task.default_source if cfg.data.source == 'default' else cfg.data.source}",
-        )
+    wanted = job.task.source(cfg.task) if cfg.data.source == "default" else cfg.data.source
+    default = job.task.source(job.task.options())
+    if not get.present(wanted, default=default, raw=job.project.data / "raw", task=job.task.name):
+        return None, f"would be fetched from {wanted}"
     source = prepare.locate(job.task, cfg, job.project.data)
     folder = job.project.data / "prepared" / job.task.name / prepare.key(job.task, cfg, source, fast)
     if (folder / "meta.json").is_file():

@@ -1,0 +1,96 @@
+"""Every config leaf is read by something: a key that nothing reads is a promise that nobody keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from made_projects import digits, photos, trashnet, weights_file
+
+from proj import bundle, config
+from proj.data import prepare
+from proj.serve import settings
+from proj.task import Options
+from proj.verbs import evaluate, plan
+from proj.verbs import job as jobs
+from proj.verbs import train as verb
+
+# Not read as an attribute: written into the bundle as a whole, from which the server takes each (tested below).
+BY_WAY_OF_THE_BUNDLE = {f"serve.{f.name}" for f in fields(config.Serve)}
+# Read before there is a job, to find its task.
+FINDS_THE_TASK = {"task.name"}
+
+
+def _classes(options: type[Options]) -> dict[type[Any], str]:
+    """Config's dataclasses and the prefix of their keys."""
+    hints = get_type_hints(config.Config)
+    found: dict[type[Any], str] = {config.Config: "", options: "task."}
+    return found | {kind: f"{name}." for name, kind in hints.items() if is_dataclass(kind) and kind is not Options}
+
+
+@contextmanager
+def recorded(options: type[Options]) -> Iterator[set[str]]:
+    """The leaves that are read while it lasts. Dumping a config does not count: `to_dict` goes through `vars`."""
+    read: set[str] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, prefix in _classes(options).items():
+            own = {f.name for f in fields(kind)}
+
+            def getattribute(self: Any, name: str, own: set[str] = own, prefix: str = prefix) -> Any:
+                if name in own:
+                    read.add(prefix + name)
+                return object.__getattribute__(self, name)
+
+            patch.setattr(kind, "__getattribute__", getattribute, raising=False)
+        yield read
+
+
+def test_every_leaf_is_read_in_a_fast_run_of_all_verbs(tmp_path: Path) -> None:
+    frozen = ("model.freeze=true", "model.feature_views=2", f"model.weights='{weights_file(tmp_path)}'")
+    job = digits(tmp_path, *frozen)  # composed before: the checks of ranges read every leaf
+    with recorded(job.task.options) as read:
+        plan.plan(job, fast=False)  # --fast puts its own number in the place of trainer.max_epochs
+        run, _ = verb.train(job, fast=True, name="one")
+    tracked = digits(tmp_path, "track=wandb").cfg
+    with recorded(job.task.options) as more:
+        from proj.train import track
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(track, "WandbLogger", lambda *_, **__: None)
+            track.loggers(tracked, tmp_path)
+    again = jobs.of_run(run, job.project)
+    with recorded(job.task.options) as evaluated, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "of_run", lambda *_: again)
+        evaluate.evaluate(run, job.project)
+    leaves = set(config.keys(job.task.options))
+    assert leaves - read - more - BY_WAY_OF_THE_BUNDLE - FINDS_THE_TASK == set()
+    assert "data.split" in evaluated
+    served = settings.build(run / "bundle", {}, environ={}, folder=tmp_path)
+    for key in BY_WAY_OF_THE_BUNDLE:
+        name = key.removeprefix("serve.")
+        assert getattr(served, name) == getattr(job.cfg.serve, name)
+
+
+def test_every_option_of_trashnet_is_read(tmp_path: Path) -> None:
+    job = trashnet(tmp_path, f"data.source='{photos(tmp_path / 'photos')}'")
+    with recorded(job.task.options) as read:
+        prepare.prepare(job.task, job.cfg, job.project.data)
+    assert {k for k in config.keys(job.task.options) if k.startswith("task.")} - read <= {"task.name"}
+
+
+def test_the_record_sees_a_read_and_not_a_dump(tmp_path: Path) -> None:
+    job = digits(tmp_path)
+    with recorded(job.task.options) as read:
+        config.to_dict(job.cfg)
+        assert read == set()
+        assert job.cfg.model.lr > 0
+    assert read == {"model", "model.lr"}
+
+
+def test_what_the_server_is_told_is_in_the_bundles_settings() -> None:
+    assert {f.name for f in fields(config.Serve)} == set(bundle.ServeSettings.model_fields)
+    assert set(bundle.ServeSettings.model_fields) <= set(settings.Settings.model_fields)
