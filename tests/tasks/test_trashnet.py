@@ -78,7 +78,13 @@ def test_a_data_set_that_comes_split_is_read_whole(tmp_path: Path) -> None:
 
 def test_litter_is_left_out(tmp_path: Path) -> None:
     photos(tmp_path, each=1)
-    for name in ("glass/._glass0.jpg", "glass/.trash/a.jpg", ".cache/glass/a.jpg", "glass/notes.txt", "glass/Thumbs.db"):
+    for name in (
+        "glass/._glass0.jpg",
+        "glass/.trash/a.jpg",
+        ".cache/glass/a.jpg",
+        "glass/notes.txt",
+        "glass/Thumbs.db",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert len(ids(tmp_path)) == 6

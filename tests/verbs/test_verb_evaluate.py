@@ -50,7 +50,7 @@ def test_export_again_gives_the_same_answers(finished: Finished, run: Path) -> N
 def test_changed_data_are_an_error(finished: Finished, run: Path) -> None:
     runs.write(run, replace(runs.read(run), data_hash="0" * 64))
     for verb in (evaluate.evaluate, evaluate.export):
-        with pytest.raises(DataError, match=r"the data of copy have changed .* dvc checkout"):
+        with pytest.raises(DataError, match=r"the data of copy have changed .*dvc checkout"):
             verb(run, finished.project)
 
 

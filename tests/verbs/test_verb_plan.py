@@ -59,9 +59,7 @@ def test_sample_and_fast_and_weights(tmp_path: Path) -> None:
         ("data.source=/nowhere", DataError, "/nowhere"),
     ],
 )
-def test_what_the_run_would_raise_is_raised(
-    tmp_path: Path, override: str, error: type[Exception], says: str
-) -> None:
+def test_what_the_run_would_raise_is_raised(tmp_path: Path, override: str, error: type[Exception], says: str) -> None:
     words = ["data.source=sample"] if "source" not in override else []
     with pytest.raises((error, DataError), match=says):
         planned(digits(tmp_path, *words, override))

@@ -187,5 +187,3 @@ def test_the_digits_as_they_are_configured_reach_the_bar(tmp_path: Path, seed: i
     job = jobs.job([f"seed={seed}"], project(tmp_path))
     _, content = verb.train(job, fast=False)
     assert content["metrics"]["accuracy"] >= 0.985
-
-
