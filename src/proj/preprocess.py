@@ -304,7 +304,8 @@ def _redrawn(cut: Grey, spec: ImageSpec) -> Pixels:
     scale = min(room_h / way_h, room_w / way_w) * FINE
     h, w = (max(1, round(n * scale)) for n in cut.shape)
     fine = _resized(cut, h, w)
-    sheet_h, sheet_w = max(spec.height_px * FINE, h), max(spec.width_px * FINE, w)
+    # Paper on all sides: a line along the border has two edges too.
+    sheet_h, sheet_w = max(spec.height_px * FINE, h + 2), max(spec.width_px * FINE, w + 2)
     sheet = np.zeros((sheet_h, sheet_w), bool)
     y, x = (sheet_h - h) // 2, (sheet_w - w) // 2
     sheet[y : y + h, x : x + w] = fine > 0.4 * fine.max()
@@ -312,8 +313,8 @@ def _redrawn(cut: Grey, spec: ImageSpec) -> Pixels:
     y, x = (sheet_h - spec.height_px * FINE) // 2, (sheet_w - spec.width_px * FINE) // 2
     sheet = sheet[y : y + spec.height_px * FINE, x : x + spec.width_px * FINE]
     share = sheet.reshape(spec.height_px, FINE, spec.width_px, FINE).mean((1, 3))
-    x: Pixels = (share * 255 + 0.5).astype(np.uint8)
-    return x
+    pixels: Pixels = (share * 255 + 0.5).astype(np.uint8)
+    return pixels
 
 
 def _resized(grey: Grey, h: int, w: int) -> Grey:
@@ -324,8 +325,9 @@ def _resized(grey: Grey, h: int, w: int) -> Grey:
 
 def _pen(cut: Grey) -> float:
     """The width in pixels of the pen that drew `cut`: of the widest disk that covers nearly all ink from inside."""
-    k = min(1.0, _PEN_SIDE / max(cut.shape))
-    f = np.pad(_resized(cut, *(max(1, round(n * k)) for n in cut.shape)), 1)
+    k: float = min(1.0, _PEN_SIDE / max(cut.shape))
+    h, w = (max(1, round(n * k)) for n in cut.shape)
+    f = np.pad(_resized(cut, h, w), 1)
     f /= f.max()
     # Area over half the length of all edges: too wide where lines cross, touch or are filled in, never too narrow.
     width = float(2 * f.sum() / np.hypot(*np.gradient(f)).sum())

@@ -50,10 +50,10 @@ class Row:
 class Task:
     """Everything that the rest of `proj` knows of a task.
 
-    `default_source` is fetched when `data.source=default`; a function of the options where they decide it. `read` turns a fetched folder or file into rows; it raises
-    `DataError` when the folder is not laid out as the task expects. `sample` makes `n` synthetic rows (deterministic,
-    a few of each class). `spec` says what an input looks like when it reaches the model. `names` may be () for
-    classes that the data decide: then they are those of the rows, sorted.
+    `default_source` is fetched when `data.source=default`; it is a function where the options decide it. `read` turns
+    a fetched folder or file into rows; it raises `DataError` when the folder is not laid out as the task expects.
+    `sample` makes `n` synthetic rows (deterministic, a few of each class). `spec` says what an input looks like when it
+    reaches the model. `names` is () where the data decide the classes: then they are those of the rows, sorted.
     """
 
     name: str

@@ -36,7 +36,7 @@ def test_neighbouring_rows_are_one_group(tmp_path: Path, block: int) -> None:
 
 
 def test_a_block_of_nought_rows_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="task.block is 0"):
+    with pytest.raises(ConfigError, match=r"task\.block is 0"):
         Options(block=0)
 
 

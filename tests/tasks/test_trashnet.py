@@ -146,10 +146,12 @@ def test_five_folds_with_a_frozen_backbone_reach_the_bar(real_data: Path, tmp_pa
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_command_server_and_checkpoint_agree_on_a_hundred_photos(real_data: Path, tmp_path: Path) -> None:
     import json
 
     import torch
+    from made_projects import ROOT, prepared
 
     from proj import infer
     from proj.project import Project
@@ -157,7 +159,6 @@ def test_command_server_and_checkpoint_agree_on_a_hundred_photos(real_data: Path
     from proj.train import evaluate, fit
     from proj.train.net import Net
     from proj.verbs import job as jobs
-    from made_projects import ROOT, prepared
 
     name = (f"data.source='{real_data / 'trashnet'}'", _weights(real_data), "model.backbone=mobilenetv2_100")
     words = ["task=trashnet", "model=pretrained", *name, "model.freeze=true", "trainer.max_epochs=3"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,15 @@ from proj.train import callbacks, fit
 from proj.train import data as train_data
 from proj.train.data import Batches
 from proj.verbs.job import Job
+
+EACH_MATTERS = (
+    "model.class_weights=true",
+    "model.label_smoothing=0.2",
+    "model.drop_rate=0.3",
+    "model.drop_path_rate=0.3",
+    "model.weight_decay=0.5",
+    "trainer.grad_clip=0.01",
+)
 
 
 def job(finished: Finished, *overrides: str) -> Job:
@@ -104,8 +115,7 @@ def test_class_weights_are_inverse_to_the_training_rows(finished: Finished) -> N
 
 def test_class_weights_and_smoothing_change_the_weights_learned(finished: Finished, tmp_path: Path) -> None:
     plain = fitted(job(finished, "trainer.max_epochs=1"), tmp_path / "a")
-    for i, one in enumerate(("model.class_weights=true", "model.label_smoothing=0.2", "model.drop_rate=0.3",
-                             "model.drop_path_rate=0.3", "model.weight_decay=0.5", "trainer.grad_clip=0.01")):  # fmt: skip
+    for i, one in enumerate(EACH_MATTERS):
         assert not same(plain, fitted(job(finished, "trainer.max_epochs=1", one), tmp_path / str(i))), one
 
 
@@ -158,7 +168,7 @@ def test_batches_have_every_row_once_in_the_order_of_seed_and_epoch() -> None:
     first = [y.tolist() for _, y in b]
     assert [len(y) for y in first] == [4, 4, 2]
     assert len(b) == 3
-    assert sorted(sum(first, [])) == list(range(10))
+    assert sorted(functools.reduce(operator.iadd, first, [])) == list(range(10))
     assert [y.tolist() for _, y in b] == first
     b.epoch = 1
     assert [y.tolist() for _, y in b] != first
@@ -171,7 +181,7 @@ def test_a_single_row_at_the_end_joins_the_batch_before_it() -> None:
     b = batches(rows=9, seed=1)
     assert [len(y) for _, y in b] == [4, 5]
     assert len(b) == 2
-    assert sorted(sum((y.tolist() for _, y in b), [])) == list(range(9))
+    assert sorted(functools.reduce(operator.iadd, (y.tolist() for _, y in b), [])) == list(range(9))
     assert [len(y) for _, y in batches(rows=9)] == [4, 4, 1]  # not where nothing learns
     assert [len(y) for _, y in batches(rows=9, seed=1, limit=1)] == [4]
     assert [len(y) for _, y in batches(rows=1, seed=1)] == [1]

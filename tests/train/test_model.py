@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_the_rate_warms_up_then_falls_as_a_cosine_to_nought() -> None:
     assert lr[55] == pytest.approx(0.05)
     assert lr[32] == pytest.approx(0.05 * (1 + math.cos(math.pi * 22 / 90)))
     assert lr[100] == pytest.approx(0, abs=1e-9)
-    assert all(a >= b for a, b in zip(lr[10:], lr[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(lr[10:]))
 
 
 def test_a_run_of_one_step_learns_at_the_whole_rate() -> None:

@@ -220,7 +220,7 @@ def test_another_backbones_file_is_a_config_error(tmp_path: Path) -> None:
 
 
 def test_an_unknown_backbone_names_close_ones() -> None:
-    with pytest.raises(ConfigError, match="no backbone 'resnet5'; close ones: .*resnet50"):
+    with pytest.raises(ConfigError, match=r"no backbone 'resnet5'; close ones: .*resnet50"):
         made(backbone="resnet5")
 
 

@@ -67,7 +67,7 @@ def test_what_the_run_would_raise_is_raised(tmp_path: Path, override: str, error
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="trainer.device=cuda is not there"):
+    with pytest.raises(ConfigError, match=r"trainer\.device=cuda is not there"):
         planned(digits(tmp_path, "data.source=sample", "trainer.device=cuda"))
 
 

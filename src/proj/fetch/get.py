@@ -3,6 +3,7 @@
     a folder, a file             read in place, never copied or changed
     a zip or tar on this disk    unpacked
     https://  http://  gs://     downloaded; an archive is unpacked
+    https://HOST/{a,b}.npy       several files, downloaded into one folder
     hf://datasets/OWNER/NAME     from the hub (also @REVISION, /a/path/inside); archives in it are unpacked
     package:NAME/path/inside     a file that an installed Python package ships
 
@@ -33,7 +34,7 @@ from proj.console import folder_bytes, size
 from proj.errors import ConfigError, DataError
 from proj.fetch import archive, download
 from proj.fetch.manifest import sha256 as digest_of
-from proj.fetch.source import HUB, KINDS, canonical, scheme
+from proj.fetch.source import HUB, KINDS, canonical, each, scheme
 
 BY_HAND = "`data.source=PATH` takes the file or folder when it was got by hand"
 
@@ -207,6 +208,8 @@ class _Job:
                     path = Path(self.source).expanduser()
                     digest = _check(path, self.want, self.name)
                     archive.unpack(path, new, called=self.name)
+                case _ if len(urls := each(self.source)) > 1:
+                    digest = self._several(urls, new)
                 case _:
                     digest = self._from_web(new)
             self._publish(new)
@@ -261,6 +264,23 @@ class _Job:
             raise
         download.forget(part)
         return digest
+
+    def _several(self, urls: list[str], new: Path) -> str:
+        """Each is kept until all are there, so that a next try goes on where this one ended."""
+        if self.want:
+            raise ConfigError(f"data.sha256 is of one file, and {self.name} is many", next="leave data.sha256 out")
+        parts = [self._note(f"{_sha256(canonical(url).encode()).hexdigest()[:8]}.part") for url in urls]
+        names = [
+            download.download(download.web_url(url), part, timeout_s=self.timeout_s, advice=self.advice).name
+            for url, part in zip(urls, parts, strict=True)
+        ]
+        if len(set(names)) < len(names):
+            raise DataError(f"{self.name} names files that are called the same", found=", ".join(names))
+        new.mkdir()
+        for part, name in zip(parts, names, strict=True):
+            part.replace(new / name)
+            download.forget(part)
+        return ""
 
     def _from_package(self, new: Path) -> str:
         from proj.fetch.hub import packaged

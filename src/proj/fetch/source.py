@@ -33,12 +33,21 @@ def scheme(source: str) -> str:
     return found
 
 
+def each(source: str) -> list[str]:
+    """The addresses that a source stands for: `https://HOST/{a,b}.npy` names two files, as in a shell."""
+    several = re.fullmatch(r"([^{}]*)\{([^{}]+,[^{}]+)\}([^{}]*)", source)
+    if several is None or scheme(source) not in {"https", "http", "gs"}:
+        return [source]
+    return [f"{several[1]}{part}{several[3]}" for part in several[2].split(",")]
+
+
 def canonical(source: str) -> str:
     """One name for one source: absolute paths; no passwords, signatures or fragments in URLs."""
     kind = scheme(source)
     if kind in {"https", "http"}:
         try:
-            return shown(source)
+            name = shown(source)
+            return name if len(each(source)) == 1 else name.replace("%7B", "{").replace("%7D", "}")
         except httpx.InvalidURL as e:
             raise ConfigError(f"{source!r} is no address", found=str(e)) from None
     if kind:

@@ -63,10 +63,12 @@ def every(cfg: Config, out: Path, bar: Bar) -> list[Callback]:
     callbacks: list[Callback] = [Journal(out / "metrics.csv", bar)]
     if cfg.model.ema_decay:
         # Torch's other form, decay * a + (1 - decay) * b, moves by rounding even where a equals b: a frozen backbone.
-        callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(cfg.model.ema_decay)))
+        average = get_ema_multi_avg_fn(cfg.model.ema_decay)  # type: ignore[no-untyped-call]
+        callbacks.append(WeightAveraging(multi_avg_fn=average))
     if cfg.trainer.patience:
         callbacks.append(EarlyStopping("val_loss", patience=cfg.trainer.patience))
-    best = ModelCheckpoint(
-        out / "checkpoints", filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
-    )
-    return [*callbacks, best]
+    folder = out / "checkpoints"
+    best = ModelCheckpoint(folder, filename="best", monitor="val_loss", enable_version_counter=False)
+    # Not `save_last`: that writes only where the other did too, and so is the last that was better.
+    last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+    return [*callbacks, best, last]
