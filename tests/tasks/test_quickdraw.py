@@ -278,14 +278,14 @@ def test_other_categories_are_fetched_beside_the_default_ones(tmp_path: Path) ->
 
 
 def test_a_fetch_goes_on_with_the_file_where_it_ended(tmp_path: Path, bucket: Server) -> None:
-    del bucket.files["/full/The%20Mona%20Lisa.npy"]
+    cat, whole = bucket.files.pop("/full/cat.npy"), "/full/The%20Mona%20Lisa.npy"
     with pytest.raises(DataError, match="nothing is at"):
         prepared(tmp_path, "default", categories=["cat", "The Mona Lisa"])
     assert not [p for p in (tmp_path / "data" / "raw").iterdir() if p.name != ".fetched"]
-    bucket.files["/full/The%20Mona%20Lisa.npy"] = bucket.files["/full/bear.npy"]
-    bucket.files["/full/cat.npy"].drops = [0]  # were it sent anew, the connection would break first
+    bucket.files["/full/cat.npy"] = cat
+    bucket.files[whole].drops = [0]  # were it sent anew, the connection would break first
     assert len(prepared(tmp_path, "default", categories=["cat", "The Mona Lisa"]).x) == 24
-    assert "range" in bucket.asked_for("/full/cat.npy")[-1]
+    assert "range" in bucket.asked_for(whole)[-1]
 
 
 def test_a_category_that_does_not_exist_is_refused_before_the_network(tmp_path: Path, bucket: Server) -> None:

@@ -12,7 +12,7 @@ import yaml
 from loguru import logger
 
 from proj import config, console, provenance, runs
-from proj.data import prepare
+from proj.data import prepare, versions
 from proj.data.store import Prepared
 from proj.runs import Record
 from proj.verbs.job import Job
@@ -22,6 +22,7 @@ def train(job: Job, *, fast: bool, name: str = "", replace: bool = False) -> tup
     """Returns the run directory and the content of its metrics.json. A run that fails says so in its run.json."""
     started = time.monotonic()
     prepared = prepare.prepare(job.task, job.cfg, job.project.data, fast=fast)
+    versions.keep(job.project.root, job.project.data / "raw" / job.task.name)
     took = time.monotonic() - started
     n = {s: len(prepared.rows(s)) for s in ("train", "val", "test")}
     logger.info("data: {train} rows to train on, {val} to validate, {test} held back", **n)
