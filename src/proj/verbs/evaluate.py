@@ -71,9 +71,10 @@ def _open(run: Path, project: Project) -> tuple[Job, store.Prepared]:
 def _net(job: Job, view: Any, run: Path) -> Any:
     from dataclasses import replace
 
-    from proj.train import fit
+    from proj.train import fit, memory
     from proj.train.net import Net
 
+    memory.keep_freed()
     # The checkpoint holds every weight: neither the hub nor model.weights is asked again.
     bare = replace(job.cfg.model, pretrained=False, weights="")
     net = Net(bare, view.shape, view.outputs, view.mean, view.std)

@@ -45,8 +45,9 @@ def _one(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) ->
     """Train, evaluate and export on the split that prepare decided."""
     logger.info("loading torch")
     from proj.train import data as train_data
-    from proj.train import evaluate, export, fit
+    from proj.train import evaluate, export, fit, memory
 
+    memory.keep_freed()
     cfg, view = job.cfg, train_data.view(prepared)
     rows = view.test[: evaluate.BATCH] if fast else view.test
     with _stage(record, "train"):
@@ -68,8 +69,9 @@ def _folds(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) 
     import numpy as np
 
     from proj.train import data as train_data
-    from proj.train import evaluate, fit
+    from proj.train import evaluate, fit, memory
 
+    memory.keep_freed()
     cfg = job.cfg
     record.device = fit.pick_device(cfg).kind
     d = cfg.data
