@@ -16,7 +16,7 @@ if sys.argv[1] == "keep":
     assert keep_freed()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(50):
-    b"x" * 20_000_000
+    bytearray(b"x") * 40_000_000  # over 32 MB, where glibc always asks the system
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
