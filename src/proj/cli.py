@@ -78,35 +78,10 @@ app.add_typer(data_app, name="data")
 
 
 def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Shell completion of override keys and of the choices of config groups; imports no Hydra."""
-    from proj import config
-    from proj.errors import ProjError
-    from proj.project import find_project
+    from proj.verbs import complete
 
-    # bash cuts words at "=": task=tr arrives as the words "task", "=", "tr", and only the last one is replaced.
-    before = " ".join(ctx.params.get("overrides") or ()).replace(" =", "=").replace("= ", "=").split()
-    root = ctx.find_root().params.get("project")
-    try:
-        groups = config.groups(find_project(Path(root) if root else None).configs)
-        # Right after the sign the shell gives an empty word, and the group's name stands alone before it.
-        cut = bool(before) and (before[-1].endswith("=") or (not incomplete and before[-1] in groups))
-        word = f"{before.pop().removesuffix('=')}={incomplete}" if cut else incomplete
-        key, equals, value = word.partition("=")
-        if equals:
-            return [c if cut else f"{key}={c}" for c in groups.get(key, []) if c.startswith(value)]
-        words = [f"{g}=" for g in groups] + [f"{k}=" for k in config.keys(_options(before)) if k != "task.name"]
-    except (ProjError, OSError):
-        return []
-    first = ["check"] if ctx.info_name == "prepare" and not before else []
-    return [w for w in first + words if w.startswith(word)]
-
-
-def _options(words: list[str]) -> Any:
-    """The Options of the task that the words choose."""
-    from proj import task
-
-    names = [w.removeprefix("task=") for w in words if w.startswith("task=")]
-    return task.get(names[-1]).options if names else task.Options
+    typed = list(ctx.params.get("overrides") or ())
+    return complete.words(typed, incomplete, ctx.find_root().params.get("project"), data=ctx.info_name == "prepare")
 
 
 Overrides = Annotated[

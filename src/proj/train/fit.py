@@ -25,7 +25,7 @@ from proj.train.data import Batches, DataModule, View
 from proj.train.model import LitModel
 from proj.train.net import Net
 
-SMALL_BATCH = 150_000  # inputs a batch; digits have 33,000, 32 photos of 96 x 128 have 1,200,000
+SMALL_BATCH = 50_000  # pixels a batch; digits have 33,000, 64 drawings of 28 x 28 have just over
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _fit(cfg: Config, net: Net, view: View, out: Path, cache: Path, device: Devi
             default_root_dir=out,
         )
         try:
-            with _threads(len(data.train.rows[: data.train.size]) * _width(net, data)):
+            with _threads(small=_is_small(net, data)):
                 trainer.fit(model, datamodule=data)
         except ValueError as e:
             if "more than 1 value per channel" not in str(e):
@@ -152,23 +152,24 @@ def _class_weights(cfg: Config, view: View) -> torch.Tensor | None:
     return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
 
 
-def _width(net: Net, data: DataModule) -> int:
-    """Numbers in one row of a batch, as the network sees it."""
+def _is_small(net: Net, data: DataModule) -> bool:
+    """A head on features, or a batch of few pixels."""
     if data.train.x.dtype != np.uint8:
-        return int(data.train.x.shape[1])
+        return True
     height_px, width_px = net.pixels.size
-    return height_px * width_px * int(data.train.x.shape[-1])
+    rows = min(data.train.size, len(data.train.rows))
+    return rows * height_px * width_px * int(data.train.x.shape[-1]) < SMALL_BATCH
 
 
 @contextmanager
-def _threads(numbers: int) -> Iterator[None]:
-    """One thread for a small batch (of `numbers` inputs): a second one waits more than it works.
+def _threads(*, small: bool) -> Iterator[None]:
+    """One thread for small batches: a second one waits more than it works.
 
-    On two idle cores it would save a quarter of digits' time; beside any other process it costs five times as much,
+    On two idle cores it would save a quarter of digits' time; beside any other process it costs four times as much,
     because each of thousands of small operations ends only when both threads had their turn.
     """
     before = torch.get_num_threads()
-    if numbers < SMALL_BATCH:
+    if small:
         torch.set_num_threads(1)
     try:
         yield
