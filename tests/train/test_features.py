@@ -10,7 +10,7 @@ import pytest
 import torch
 from made_projects import Finished, digits, fitted, net, same, view, weights_file
 
-from proj.train import features
+from proj.train import evaluate, features, fit
 from proj.train.net import Net
 from proj.verbs.job import Job
 
@@ -149,3 +149,15 @@ def test_an_unfrozen_network_asks_for_no_features(
     assert not same(got.backbone, start.backbone)
     # Batch norm learned: the backbone was in training mode.
     assert not torch.equal(got.backbone.bn1.running_mean, start.backbone.bn1.running_mean)
+
+
+def test_kept_features_give_the_probabilities_that_the_pictures_give(frozen: Job, tmp_path: Path) -> None:
+    v, rows = view(frozen), np.array([5, 1700, 44])
+    trained = fitted(frozen, tmp_path / "a", cache=tmp_path / "features")
+    kept = fit.frozen_features(frozen.cfg, trained, v, tmp_path / "features")
+    assert kept is not None
+    from_features = evaluate.probabilities(trained, v.prepared, rows, kept)
+    assert np.allclose(from_features, evaluate.probabilities(trained, v.prepared, rows), atol=1e-6)
+    assert len({tuple(p) for p in from_features.round(6)}) == 3
+    uncached = _again(frozen, "model.cache=false")
+    assert fit.frozen_features(uncached.cfg, trained, v, tmp_path / "features") is None

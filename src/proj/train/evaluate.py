@@ -24,14 +24,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 BATCH = 64
 
 
-def probabilities(net: Net, prepared: Prepared, rows: Array) -> Array:
-    """float32 (len(rows), K), in the order of `rows`."""
+def probabilities(net: Net, prepared: Prepared, rows: Array, features: Array | None = None) -> Array:
+    """float32 (len(rows), K), in the order of `rows`.
+
+    `features`: float32 (N, F) of all prepared rows, from a frozen backbone that need not run again.
+    """
     net.eval()
     parts = []
-    batches = Batches(prepared.x, prepared.y, rows, BATCH)
+    batches = Batches(prepared.x if features is None else features, prepared.y, rows, BATCH)
     with torch.inference_mode(), console.progress(len(rows), "evaluate", "rows") as bar:
         for x, _ in batches:
-            parts.append(net(x).softmax(-1).numpy())
+            logits = net(x) if features is None else net.head(x)
+            parts.append(logits.softmax(-1).numpy())
             bar.update(len(x))
     return np.concatenate(parts) if parts else np.zeros((0, len(prepared.meta.names)), np.float32)
 

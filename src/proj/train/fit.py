@@ -125,6 +125,14 @@ def _pictures(cfg: Config, net: Net, view: View, device: Device, fast: bool) -> 
     return DataModule(train, Batches(p.x, p.y, view.val, size, limit=limit))
 
 
+def frozen_features(cfg: Config, net: Net, view: View, cache: Path) -> np.ndarray[Any, Any] | None:
+    """Features float32 (N, F) that training kept of all rows, or None where the backbone learns or nothing is kept."""
+    if not (cfg.model.freeze and cfg.model.cache):
+        return None
+    kept: np.ndarray[Any, Any] = features.cached(net, cfg, view, cache, torch.device("cpu"))[0]
+    return kept
+
+
 def _features(cfg: Config, net: Net, view: View, cache: Path, device: Device, fast: bool) -> DataModule:
     """Features in the pictures' place: all views of the training rows, the first view of the others."""
     f = features.cached(net, cfg, view, cache, device.torch)

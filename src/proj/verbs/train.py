@@ -54,7 +54,8 @@ def _one(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) ->
         record.device = fit.pick_device(cfg).kind
         net = fit.fit(cfg, view, run, cache=job.project.data / "features", fast=fast)
     with _stage(record, "evaluate"):
-        prob = evaluate.probabilities(net, prepared, rows)
+        kept = fit.frozen_features(cfg, net, view, job.project.data / "features")
+        prob = evaluate.probabilities(net, prepared, rows, kept)
         scores = evaluate.scores(prob, prepared.y[rows], prepared.meta.names)
         scores["baseline"] = evaluate.baseline(prepared.y[view.train], prepared.y[rows], view.outputs)
         content = evaluate.write(run, prepared, rows, prob, scores)
@@ -85,7 +86,8 @@ def _folds(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) 
         with _stage(record, f"fold {i}"):
             net = fit.fit(cfg, view, out, cache=job.project.data / "features", fast=fast)
             test = view.test[: evaluate.BATCH] if fast else view.test
-            prob = evaluate.probabilities(net, prepared, test)
+            kept = fit.frozen_features(cfg, net, view, job.project.data / "features")
+            prob = evaluate.probabilities(net, prepared, test, kept)
         metrics = evaluate.scores(prob, prepared.y[test], prepared.meta.names)["metrics"]
         each.append(
             {
