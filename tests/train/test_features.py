@@ -152,7 +152,7 @@ def test_an_unfrozen_network_asks_for_no_features(
 
 
 def test_kept_features_give_the_probabilities_that_the_pictures_give(frozen: Job, tmp_path: Path) -> None:
-    v, rows = view(frozen), np.array([5, 1700, 44])
+    v, rows = view(frozen), np.array([5, 170, 44])
     trained = fitted(frozen, tmp_path / "a", cache=tmp_path / "features")
     kept = fit.frozen_features(frozen.cfg, trained, v, tmp_path / "features")
     assert kept is not None
