@@ -13,8 +13,8 @@ from PIL import Image
 
 from proj.data import prepare, store
 from proj.project import Project
-from proj.train import data as train_data
-from proj.train import fit
+from proj.train import fit, inputs
+from proj.train import net as nets
 from proj.train.data import View
 from proj.train.net import Net
 from proj.verbs import job as jobs
@@ -47,7 +47,7 @@ def prepared(job: Job, *, fast: bool = False) -> store.Prepared:
 
 def view(job: Job) -> View:
     """240 rows of the job's data, in the split that prepare decided."""
-    return train_data.view(prepared(job, fast=True))
+    return inputs.view(prepared(job, fast=True), job.cfg.model)
 
 
 def fitted(job: Job, out: Path, *, cache: Path | None = None) -> Net:
@@ -58,7 +58,7 @@ def fitted(job: Job, out: Path, *, cache: Path | None = None) -> Net:
 
 def net(job: Job, v: View) -> Net:
     fit.seed_all(job.cfg.seed)
-    return Net(job.cfg.model, v.shape, v.outputs, v.mean, v.std)
+    return nets.build(job.cfg.model, v)
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:

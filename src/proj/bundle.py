@@ -1,9 +1,12 @@
 """A model bundle: a folder with `model.onnx` and `bundle.json` that says all that serving it needs.
 
     bundle/
-      model.onnx    uint8 (B, H, W, C) named "x" → float32 (B, classes or targets), named "y"; enlarging, normalisation
-                    and softmax (or the way back to units) are inside the graph; B is free
-      bundle.json   `Manifest`, below
+      model.onnx      "x" → float32 (B, classes or targets), named "y"; enlarging, normalisation, temperature and
+                      softmax (or the way back to units) are inside the graph; B is free. "x" is, by modality,
+                      uint8 (B, H, W, C) or (B, views, H, W, C); int32 (B, ids), 0 for nothing;
+                      float32 (B, steps, channels)
+      bundle.json     `Manifest`, below
+      tokenizer.json  where a text's ids are made by a tokenizer
 
 Nothing in a bundle can run code: external data, custom operators and functions are refused before the graph is loaded.
 """
@@ -17,13 +20,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from proj.errors import BundleError
-from proj.preprocess import ImageSpec
+from proj.preprocess import spec as specs
+from proj.preprocess.spec import Modality, Spec, TextSpec
 
-SCHEMA = 1
+SCHEMA = 2  # 1 knew pictures only
+DTYPES: dict[Modality, Literal["uint8", "int32", "float32"]] = {
+    "image": "uint8",
+    "text": "int32",
+    "series": "float32",
+}
 MAX_MANIFEST_BYTES = 16 * 2**20
+TOKENIZER = "tokenizer.json"
 
 
 def oldest_readable(schema: int) -> int:
@@ -43,12 +53,20 @@ class Example(_Strict):
 
     x_base64: str
     shape: tuple[int, ...]
+    dtype: Literal["uint8", "int32", "float32"] = "uint8"
     y: tuple[float, ...]
 
-    def array(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Shape (1, H, W, C), uint8."""
-        raw = np.frombuffer(base64.b64decode(self.x_base64, validate=True), np.uint8)
-        return raw.reshape(1, *self.shape)
+    def array(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """A batch of one: (1, *shape)."""
+        raw = np.frombuffer(base64.b64decode(self.x_base64, validate=True), np.dtype(self.dtype).newbyteorder("<"))
+        return raw.astype(self.dtype).reshape(1, *self.shape)
+
+
+class Sample(_Strict):
+    """An input to click on the page. `body` is what `POST /predict` takes as JSON."""
+
+    name: str
+    body: dict[str, Any]
 
 
 class ServeSettings(_Strict):
@@ -59,6 +77,7 @@ class ServeSettings(_Strict):
     max_inputs: int = 64
     queue_size: int = 256
     max_batch: int = 8
+    threshold: float = Field(default=0.0, ge=0, le=1)
 
 
 class Manifest(_Strict):
@@ -69,7 +88,7 @@ class Manifest(_Strict):
     version: str
     title: str
     question: str
-    modality: Literal["image"]
+    modality: Modality
     kind: Literal["classes", "values"]
     page_input: Literal["photo", "sketch"] = "photo"
     names: tuple[str, ...] = Field(min_length=1)
@@ -83,6 +102,7 @@ class Manifest(_Strict):
     synthetic: bool = False
     fast: bool = False
     example: Example
+    samples: tuple[Sample, ...] = ()
     serve: ServeSettings = ServeSettings()
 
     @property
@@ -96,8 +116,8 @@ class Manifest(_Strict):
         return f"trained on {' and '.join(why)}: answers mean nothing" if why else None
 
     @property
-    def spec(self) -> ImageSpec:
-        return ImageSpec(**self.preprocess)
+    def spec(self) -> Spec:
+        return specs.read(self.modality, self.preprocess)
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -108,17 +128,24 @@ class Manifest(_Strict):
         if len(set(self.names)) < len(self.names):
             raise ValueError("names has a name twice")
         try:
-            TypeAdapter(ImageSpec).validate_json(json.dumps(self.preprocess), strict=True)
-            shape = self.spec.shape
-        except (TypeError, ValidationError) as e:
-            raise ValueError(f"preprocess: {' '.join(str(e).split())}") from None
-        if self.example.shape != shape:
-            raise ValueError(f"the example has shape {self.example.shape}, preprocess makes {shape}")
+            self._example_fits(self.spec)
+        except ValueError as e:
+            raise ValueError(f"preprocess: {e}") from None
         try:
             self.example.array()
         except ValueError as e:
-            raise ValueError(f"the example's pixels: {e}") from None
+            raise ValueError(f"the example's numbers: {e}") from None
         return self
+
+    def _example_fits(self, spec: Spec) -> None:
+        if self.example.dtype != DTYPES[self.modality]:
+            raise ValueError(f"the example is {self.example.dtype}, the graph takes {DTYPES[self.modality]}")
+        shape = self.example.shape
+        if isinstance(spec, TextSpec):
+            if spec.encoding == "none" or len(shape) != 1 or not 1 <= shape[0] <= spec.max_tokens:
+                raise ValueError(f"the example has shape {shape}, encoding {spec.encoding!r} of {spec.max_tokens} ids")
+        elif shape != spec.shape:
+            raise ValueError(f"the example has shape {shape}, preprocess makes {spec.shape}")
 
 
 def read(folder: Path) -> Manifest:
@@ -144,7 +171,7 @@ def read(folder: Path) -> Manifest:
             next="export it again with this version of proj: `proj export RUN`",
         )
     try:
-        return Manifest.model_validate({**raw, "schema_version": SCHEMA})
+        manifest = Manifest.model_validate({**raw, "schema_version": SCHEMA})
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(map(str, first["loc"])) or "bundle.json"
@@ -153,6 +180,10 @@ def read(folder: Path) -> Manifest:
             found=f"{where}: {first['msg']}",
             next="`proj export RUN` makes a new one",
         ) from None
+    spec = manifest.spec
+    if isinstance(spec, TextSpec) and spec.encoding == "tokenizer" and not (folder / TOKENIZER).is_file():
+        raise BundleError(f"{folder} lacks {TOKENIZER}", next="`proj export RUN` makes a new one")
+    return manifest
 
 
 def write(folder: Path, manifest: Manifest) -> None:

@@ -201,17 +201,21 @@ def train(
 
 
 @app.command()
-def evaluate(run: Run = None, as_json: Json = False) -> None:
-    """proj evaluate trashnet
+def evaluate(run: Run = None, overrides: Overrides = None, as_json: Json = False) -> None:
+    """proj evaluate trashnet data.source=other/
 
-    Score a run on its held-back test split, and write its report anew.
+    Score a run on its held-back test split, or on every row of another source, and write its report anew.
     """
     start = time.monotonic()
+    words = overrides or []
+    if run is not None and "=" in run and not Path(run).exists():  # no RUN was named: this is the first override
+        words = [run, *words]
+        run = None
     found = _resolve("evaluate", run)
     from proj.verbs import evaluate as verb
     from proj.verbs import train as after
 
-    content = verb.evaluate(found.directory(), _project())
+    content = verb.evaluate(found.directory(), _project(), words)
     after.answer(found.directory(), content, time.monotonic() - start, as_json=as_json, bundle=False)
 
 
@@ -223,17 +227,19 @@ def predict(
     run: Annotated[
         str | None, typer.Option("--run", metavar="RUN", help="Which model answers; default: the newest.")
     ] = None,
+    views: Annotated[bool, typer.Option("--views", help="All FILEs are views of one thing: one answer.")] = False,
     as_json: Json = False,
 ) -> None:
     """proj predict photo.jpg folder/ --run trashnet
 
-    Answers as a table, or with --json as a list in the order of the inputs. Exit code 1 if an input could not be read.
+    Pictures; texts as .txt, .csv or .jsonl (a row an input); series as .csv or .npy. Answers as a table, or with
+    --json as a list in the order of the inputs. Exit code 1 if an input could not be read.
     """
     found = _resolve(None, run)
     from proj import console
     from proj.verbs import predict as verb
 
-    answers = list(verb.predict(found.bundle, verb.inputs(files)))
+    answers = list(verb.predict(found.bundle, files, views=views))
     if as_json:
         console.json_out(answers)
     else:

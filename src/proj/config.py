@@ -67,19 +67,27 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     mixup: float = 0.0  # alpha of the Beta distribution (Zhang et al. 2018)
+    token_drop: float = 0.0  # texts: share of the ids that are left out
+    jitter: float = 0.0  # series: noise, in standard deviations of each channel
+    amplitude: float = 0.0  # series: 0.1: each channel times 0.9 to 1.1
+    time_shift: float = 0.0  # series: of the window's length; the ends are repeated
 
     def __post_init__(self) -> None:
         _require(0 <= self.rotate_deg <= 180, "augment.rotate_deg", self.rotate_deg, "from 0 to 180")
-        for key in ("shift", "scale", "brightness", "contrast"):
+        for key in ("shift", "scale", "brightness", "contrast", "token_drop", "amplitude", "time_shift"):
             _require(0 <= getattr(self, key) < 1, f"augment.{key}", getattr(self, key), "from 0 to under 1")
         _require(self.mixup >= 0, "augment.mixup", self.mixup, "0 or more")
+        _require(self.jitter >= 0, "augment.jitter", self.jitter, "0 or more")
 
 
 @dataclass(kw_only=True)
 class Model:
-    """A timm backbone, a new head, and how they learn."""
+    """A backbone, a new head, and how they learn."""
 
-    backbone: str = "resnet10t"  # any name of timm.list_models()
+    backbone: str = ""  # the encoder; left empty it is, by the task's modality, one of the next three
+    image: str = "resnet10t"  # any name of timm.list_models()
+    text: str = "transformer"  # transformer | convolutions | linear, or a hub's name or a folder of transformers
+    series: str = "convolutions"  # convolutions | lstm
     pretrained: bool = False  # weights from the hub
     weights: str = ""  # a local .safetensors / .pt file in the hub's place
     freeze: bool = False  # the backbone runs once over the data, only the head learns
@@ -87,6 +95,14 @@ class Model:
     feature_views: int = 1  # with freeze and cache: so many views of each row are cached, all but the first augmented
     input_size_px: int = 0  # the longer side of what the backbone sees; 0: the prepared size
     pool: str = "avg"  # avg | max | avgmax | catavgmax
+    width: int = 128  # features of text and series encoders from scratch
+    layers: int = 2
+    vocabulary: int = 8000  # of the tokenizer that is trained on the task's own texts
+    max_tokens: int = 256  # a text's ids beyond it are cut off
+    buckets: int = 262_144  # of the hashed n-grams of text=linear
+    hidden: int = 0  # features of a layer between the encoder and the output; 0: none
+    loss: str = "huber"  # of tasks with values: mse | smooth-l1 | huber, on targets in standard deviations
+    calibrate: bool = True  # classes: one temperature, fitted on the validation split, divides the logits
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     lr: float = 1e-3
@@ -103,6 +119,11 @@ class Model:
             self.pool,
             "avg, max, avgmax or catavgmax",
         )
+        _require(self.loss in {"mse", "smooth-l1", "huber"}, "model.loss", self.loss, "mse, smooth-l1 or huber")
+        for key in ("width", "layers", "max_tokens", "buckets"):
+            _require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "1 or more")
+        _require(self.vocabulary >= 300, "model.vocabulary", self.vocabulary, "300 or more: 256 are single bytes")
+        _require(self.hidden >= 0, "model.hidden", self.hidden, "0 or more")
         _require(self.lr > 0, "model.lr", self.lr, "over 0")
         _require(self.weight_decay >= 0, "model.weight_decay", self.weight_decay, "0 or more")
         _require(self.feature_views >= 1, "model.feature_views", self.feature_views, "1 or more")
@@ -157,10 +178,13 @@ class Serve:
     max_inputs: int = 64
     queue_size: int = 256
     max_batch: int = 8
+    threshold: float = 0.0  # answers less sure than this carry no label
 
     def __post_init__(self) -> None:
+        _require(0 <= self.threshold <= 1, "serve.threshold", self.threshold, "from 0 to 1")
         for f in fields(self):
-            _require(getattr(self, f.name) > 0, f"serve.{f.name}", getattr(self, f.name), "over 0")
+            if f.name != "threshold":
+                _require(getattr(self, f.name) > 0, f"serve.{f.name}", getattr(self, f.name), "over 0")
 
 
 @dataclass(kw_only=True)

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from proj import bundle, preprocess
+from proj import bundle
 from proj.bundle import Manifest
 from proj.errors import BundleError
+from proj.preprocess import series, text, views
+from proj.preprocess.image import Pixels
+from proj.preprocess.spec import ImageSpec, SeriesSpec, Spec
 
 RTOL, ATOL = 1e-3, 1e-5  # ONNX Runtime against torch, on probabilities (course module M25's own tolerance)
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# A picture, or several views of one thing; a text or its fields; a table of measurements.
+Source = bytes | Path | str | Pixels | Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded bundle: `manifest` and an ONNX Runtime session. Safe to call from several threads."""
+    """A loaded bundle. `session` is ONNX Runtime's, `tokenizer` a text's own. Safe to call from several threads."""
 
     manifest: Manifest
     session: Any
+    spec: Spec
+    tokenizer: Any = None
 
 
 def load(folder: Path, *, threads: int = 0) -> Model:
@@ -33,7 +41,8 @@ def load(folder: Path, *, threads: int = 0) -> Model:
     """
     manifest = bundle.read(folder)
     bundle.check_graph(folder / "model.onnx")
-    model = Model(manifest, _session(folder / "model.onnx", threads))
+    session = _session(folder / "model.onnx", threads)
+    model = Model(manifest, session, manifest.spec, _tokenizer(folder / bundle.TOKENIZER))
     _prove(model, folder)
     return model
 
@@ -49,6 +58,17 @@ def _session(path: Path, threads: int) -> Any:
         return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as e:  # ONNX Runtime's error classes are private to its C++ binding
         raise BundleError(f"{path} cannot be loaded", found=str(e).splitlines()[0]) from None
+
+
+def _tokenizer(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(os.fspath(path))
+    except Exception as e:  # its Rust side raises plain Exception
+        raise BundleError(f"{path} is not a tokenizer", found=str(e)) from None
 
 
 def _prove(model: Model, folder: Path) -> None:
@@ -68,14 +88,31 @@ def _prove(model: Model, folder: Path) -> None:
         )
 
 
-def decode(model: Model, source: bytes | Path | preprocess.Pixels, *, max_pixels: int | None = None) -> Array:
+def decode(model: Model, source: Source, *, max_pixels: int | None = None) -> Array:
     """One input to the array that the graph takes, without the batch axis. Raises InputError and its kinds."""
-    limit = model.manifest.serve.max_pixels if max_pixels is None else max_pixels
-    return preprocess.image(source, model.manifest.spec, max_pixels=limit)
+    spec: Any = model.spec
+    given: Any = source
+    if isinstance(spec, ImageSpec):
+        limit = model.manifest.serve.max_pixels if max_pixels is None else max_pixels
+        return views.decode(given, spec, max_pixels=limit)
+    if isinstance(spec, SeriesSpec):
+        return series.decode(given, spec)
+    return text.ids(text.clean(given, spec), spec, model.tokenizer)
+
+
+def batch(xs: Sequence[Array]) -> Array:
+    """Inputs as one batch; shorter texts are filled up with PAD."""
+    longest = max(len(x) for x in xs)
+    if xs[0].ndim > 1 or all(len(x) == longest for x in xs):
+        return np.stack(xs)
+    out = np.full((len(xs), longest), text.PAD, xs[0].dtype)
+    for row, x in zip(out, xs, strict=True):
+        row[: len(x)] = x
+    return out
 
 
 def run(model: Model, x: Array) -> Array:
-    """`x`: a batch (B, H, W, C), uint8. Returns float32 (B, len(names)): probabilities, or values in their units."""
+    """`x`: what `batch` makes. Returns float32 (B, len(names)): probabilities, or values in their units."""
     y: Array = model.session.run(["y"], {"x": x})[0]
     return y
 
@@ -86,7 +123,10 @@ def encode(model: Model, y: Array, name: str) -> dict[str, Any]:
     answer: dict[str, Any] = {"input": name}
     if m.kind == "classes":
         best = int(y.argmax())
-        answer["label"] = m.names[best]
+        sure = float(y[best]) >= m.serve.threshold
+        answer["label"] = m.names[best] if sure else None
+        if not sure:
+            answer["not_sure"] = True
         answer["confidence"] = float(y[best])
         answer["probabilities"] = {n: float(p) for n, p in zip(m.names, y, strict=True)}
     else:

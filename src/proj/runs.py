@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from proj.errors import ResourceError, RunNotFound, UsageError
+from proj.errors import CheckFailed, ResourceError, RunNotFound, UsageError
 
 STATUSES = ("running", "finished", "failed")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")  # not "..", no other folder, no option; @ is for versions
@@ -106,6 +106,16 @@ def write_json(path: Path, content: Any) -> None:
     tmp = path.with_name(path.name + ".tmp")
     tmp.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(tmp, path)
+
+
+def read_json(path: Path, default: Any) -> Any:
+    """What `write_json` wrote, or `default` where there is no such file. Raises CheckFailed when it is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except (OSError, ValueError) as e:
+        raise CheckFailed(f"{path} cannot be read", found=str(e), next="delete it; `proj evaluate RUN`") from None
 
 
 def read(folder: Path) -> Record:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from proj.errors import UsageError
-from proj.preprocess import ImageSpec
 
-Modality = Literal["image", "text", "series"]
+if TYPE_CHECKING:
+    from proj.preprocess.spec import Modality, Spec
+
 Kind = Literal["classes", "values"]
 
 
@@ -30,19 +31,23 @@ class Options:
     name: str = ""
 
 
+X = Path | np.ndarray[Any, np.dtype[Any]] | Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One item of a data set.
 
     `id` is its name for a reader (a path inside the source, or a row number), unique in the source.
     `group` names what must not be split (a dish, a recording, a block of neighbouring photos).
-    `x` is an image file, or the input itself: uint8 (H, W) or (H, W, C).
-    `y` is a class name, or the values in the order and units of `Task.targets`.
+    `x` is a file; or the input itself: uint8 (H, W) or (H, W, C), float32 (steps, channels), or a text's fields by
+    name; or several files or pictures that are views of one thing.
+    `y` is a class name, or the values in the order and units of the task's names.
     """
 
     id: str
     group: str
-    x: Path | np.ndarray[Any, np.dtype[Any]]
+    x: X | tuple[X, ...]
     y: str | tuple[float, ...]
 
 
@@ -54,6 +59,8 @@ class Task:
     a fetched folder or file into rows; it raises `DataError` when the folder is not laid out as the task expects.
     `sample` makes `n` synthetic rows (deterministic, a few of each class). `spec` says what an input looks like when it
     reaches the model. `names` is () where the data decide the classes: then they are those of the rows, sorted.
+    `units` are those of the names, for values. `metric` is the one that the task is judged by. `offline` says what to
+    train where no hub can be reached.
     """
 
     name: str
@@ -65,12 +72,13 @@ class Task:
     default_source: str | Callable[[Any], str]
     read: Callable[[Path, Any], Iterable[Row]]
     sample: Callable[[int, Any], list[Row]]
-    spec: Callable[[Any], ImageSpec]
+    spec: Callable[[Any], Spec]
     names: Callable[[Any], tuple[str, ...]]
     metric: str = "accuracy"
     page_input: Literal["photo", "sketch"] = "photo"
     source_help: str = ""
-    units: tuple[str, ...] = ()
+    offline: str = "model=small"
+    units: Callable[[Any], tuple[str, ...]] = lambda _: ()
 
     def source(self, options: Any) -> str:
         """The default source for these options."""

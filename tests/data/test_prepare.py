@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import pytest
 from made_projects import NAMES, Finished, digits, photos, prepared, trashnet
 from PIL import Image
 
-from proj import infer, preprocess, runs
+from proj import infer, runs
 from proj.data import prepare, store
 from proj.errors import DataError, InputError, ProjError, ResourceError
+from proj.preprocess import image
+from proj.preprocess.spec import ImageSpec
 
 
 def folders(root: Path) -> list[Path]:
@@ -58,7 +61,7 @@ def test_meta_says_what_is_there(tmp_path: Path, source: Path) -> None:
     m = json.loads((p.folder / "meta.json").read_text())
     assert (m["task"], m["modality"], m["kind"], m["sample"]) == ("trashnet", "image", "classes", False)
     assert (m["names"], m["units"], m["key"]) == (list(NAMES), [], p.folder.name)
-    assert m["preprocess"] == preprocess.ImageSpec(height_px=16, width_px=16).to_dict()
+    assert m["preprocess"] == ImageSpec(height_px=16, width_px=16).to_dict()
     assert m["source"] == source.resolve().as_posix()
     assert {n: sum(m["counts"][s][n] for s in ("train", "val", "test")) for n in NAMES} == dict.fromkeys(NAMES, 12)
     assert sum(m["counts"]["test"].values()) == (p.split == 2).sum()
@@ -112,7 +115,7 @@ def test_statistics_are_of_the_training_split_only(tmp_path: Path, source: Path)
 def test_a_row_is_what_the_server_makes_of_the_same_file(tmp_path: Path, finished: Finished, source: Path) -> None:
     p = waste(tmp_path, source, "data.max_broken_share=0")
     model = infer.load(finished.run / "bundle")
-    model = infer.Model(model.manifest.model_copy(update={"preprocess": p.meta.preprocess}), model.session)
+    model = replace(model, spec=ImageSpec(**p.meta.preprocess))
     for i in range(0, len(p.x), 5):
         file = source / str(p.id[i])
         for given in (file, file.read_bytes()):
@@ -171,7 +174,7 @@ def test_a_broken_picture_is_named_and_counted(tmp_path: Path, source: Path) -> 
 def test_too_many_broken_pictures_stop_it(tmp_path: Path, source: Path) -> None:
     for i in (0, 10):
         (source / f"metal/metal{i}.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 of 72 files cannot be read, the first is metal/metal0\.jpg"):
+    with pytest.raises(DataError, match=r"2 of 72 inputs cannot be read, the first is metal/metal0\.jpg"):
         waste(tmp_path, source, "data.max_broken_share=0.02")
     assert folders(tmp_path / "p") == []
     assert len(waste(tmp_path, source, "data.max_broken_share=0.03").x) == 70
@@ -180,34 +183,35 @@ def test_too_many_broken_pictures_stop_it(tmp_path: Path, source: Path) -> None:
 def test_ctrl_c_leaves_nothing_and_the_next_call_works(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seen = preprocess.image, []
+    real, seen = image.decode, []
 
-    def interrupted(x: Any, spec: Any) -> Any:
+    def interrupted(x: Any, spec: Any, **_: Any) -> Any:
         seen.append(1)
         if len(seen) == 20:
             raise KeyboardInterrupt
         return real(x, spec)
 
-    monkeypatch.setattr(preprocess, "image", interrupted)
+    monkeypatch.setattr(image, "decode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         waste(tmp_path, source, "data.workers=1")
     assert folders(tmp_path / "p") == []
     assert len(seen) < 72  # the rest is not decoded first
-    monkeypatch.setattr(preprocess, "image", real)
+    monkeypatch.setattr(image, "decode", real)
     assert len(waste(tmp_path, source).x) == 72
 
 
 SLOWLY = """
 import sys, time
 sys.path.insert(0, sys.argv[3])
+from dataclasses import replace
 from pathlib import Path
 from made_projects import prepared, trashnet
-from proj import preprocess
-real = preprocess.image
-def slow(x, spec):
+from proj.preprocess import image
+real = image.decode
+def slow(x, spec, **_):
     time.sleep(float(sys.argv[4]))
     return real(x, spec)
-preprocess.image = slow
+image.decode = slow
 print(prepared(trashnet(Path(sys.argv[1]), "data.source=" + sys.argv[2], "data.workers=1")).folder, flush=True)
 """
 
@@ -268,7 +272,7 @@ def test_a_second_builder_that_waited_does_not_build_again(
 def test_a_full_disk_is_seen_beforehand(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     monkeypatch.setattr(runs, "free_bytes", lambda _: 1000)
-    monkeypatch.setattr(preprocess, "image", lambda *_: decoded.append(1))
+    monkeypatch.setattr(image, "decode", lambda *_, **__: decoded.append(1))
     with pytest.raises(ResourceError, match=r"preparing needs 58\.\d kB; 1\.0 kB are free"):
         waste(tmp_path, source)
     assert decoded == []
@@ -443,11 +447,11 @@ def test_a_class_that_the_task_does_not_know_is_an_error(tmp_path: Path) -> None
 
 
 def test_an_unreadable_input_names_its_reason(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise InputError("a reason of its own")
 
-    monkeypatch.setattr(preprocess, "image", broken)
-    with pytest.raises(DataError, match="72 of 72 files cannot be read"):
+    monkeypatch.setattr(image, "decode", broken)
+    with pytest.raises(DataError, match="72 of 72 inputs cannot be read"):
         waste(tmp_path, source)
 
 

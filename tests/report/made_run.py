@@ -1,4 +1,4 @@
-"""A small, real run directory and its prepared data, as train, evaluate and prepare leave them."""
+"""Small, real run directories and their prepared data, as train, evaluate and prepare leave them: one a modality."""
 
 from __future__ import annotations
 
@@ -81,23 +81,23 @@ def write_scores(run: Path, y: Any) -> None:
         "metrics": {"accuracy": 27 / 30, "macro_f1": float(np.mean([v["f1"] for v in per.values()]))},
         "per_class": per,
         "confusion": matrix.tolist(),
-        "baseline": {"name": "most frequent class", "metrics": {"accuracy": 0.3333}},
+        "baselines": [{"name": "most frequent class", "metrics": {"accuracy": 0.3333}}],
     }
     (run / "metrics.json").write_text(json.dumps(content))
     ids = np.array([f"photo {i}.jpg" for i in index])
     np.savez(run / "predictions.npz", index=index, y=y, prob=prob, id=ids)
 
 
-def make(folder: Path) -> Made:
-    """A finished run on real data, with everything that a run has."""
-    run, prepared = folder / "20260101-000000-abcd", folder / "prepared"
+def record(folder: Path, task: str) -> Path:
+    """A new run directory with its run.json, config and learning curves."""
+    run = folder / "20260101-000000-abcd"
     run.mkdir()
-    record = Record(
-        task="pets",
+    made = Record(
+        task=task,
         run=run.name,
         status="finished",
         seed=7,
-        overrides=["task=pets", "model.lr=1e-3", "task.names=[a b]"],
+        overrides=[f"task={task}", "model.lr=1e-3", "task.names=[a b]"],
         source="default",
         data_hash="0123abcd",
         device="cpu",
@@ -106,8 +106,7 @@ def make(folder: Path) -> Made:
         versions={"torch": "2.9.0"},
         git={"commit": "4f0c2d91a7be55", "dirty": True},
     )
-    runs.write(run, record)
-    write_scores(run, write_prepared(prepared))
+    runs.write(run, made)
     (run / "config.yaml").write_text("model:\n  lr: 0.001\n")
     (run / "metrics.csv").write_text(
         "epoch,train_loss,val_loss,val_accuracy,val_macro_f1,lr,seconds\n"
@@ -116,4 +115,11 @@ def make(folder: Path) -> Made:
         "2,0.3,,0.85,,0.0005,1\n"
         "3,0.1,0.7,0.82,0.8,0.0001,1\n"
     )
+    return run
+
+
+def make(folder: Path) -> Made:
+    """Pictures, classes: a finished run on real data, with everything that a run has."""
+    run, prepared = record(folder, "pets"), folder / "prepared"
+    write_scores(run, write_prepared(prepared))
     return Made(run, prepared)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from made_run import Made
 
+from proj import answers
 from proj.report import findings, measure
-from proj.report.findings import share
 from proj.report.read import material
+from proj.report.words import share
 
 
 def test_wilson_known_values() -> None:
@@ -59,7 +60,7 @@ def test_most_confused_by_count_then_share() -> None:
 
 def test_calibration() -> None:
     prob = np.array([[0.9, 0.1], [0.9, 0.1], [0.65, 0.35], [0.0, 1.0]])
-    c = measure.calibration(prob, np.array([0, 1, 0, 1]))
+    c = answers.calibration(prob, np.array([0, 1, 0, 1]))
     assert (c.n, c.accuracy) == (4, 0.75)
     assert c.confidence == pytest.approx(0.8625)
     # 0.9 and 1.0 share the last bin: mean confidence 2.8 / 3 against 2 / 3 right; 0.65 alone, right.
@@ -76,13 +77,13 @@ def test_coverage() -> None:
 def test_worst_values_weigh_each_target_by_its_spread() -> None:
     y = np.array([[0, 0], [1000, 1], [2000, 2]], dtype=float)
     pred = y + np.array([[100, 0], [0, 1.5], [0, 0]])
-    assert measure.worst_values(pred, y, 2).tolist() == [1, 0]
+    assert answers.worst_values(pred, y, 2).tolist() == [1, 0]
 
 
 def test_per_target() -> None:
     y = np.array([[1.0], [2.0], [3.0]])
     got = measure.per_target(y + np.array([[1.0], [1.0], [-2.0]]), y, ["mass"])["mass"]
-    assert got == pytest.approx({"mae": 4 / 3, "rmse": 2**0.5, "bias": 0.0, "r2": 1 - 6 / 2})
+    assert got == pytest.approx({"mae": 4 / 3, "rmse": 2**0.5, "bias": 0.0, "r2": 1 - 6 / 2, "mean": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,8 @@ def test_a_share_is_never_rounded_to_perfect(value: float, shown: str) -> None:
 
 
 def sentences(made: Made) -> dict[str, bool]:
-    return {f.text: f.serious for f in findings.found(material(made.run, made.prepared))}
+    m = material(made.run, made.prepared)
+    return {f.text: f.serious for f in findings.found(m, measure.intervals(m))}
 
 
 def test_findings(made: Made) -> None:
@@ -157,3 +159,51 @@ def test_skipped_files_in_each_form(made: Made) -> None:
         meta.write_text(json.dumps({"names": ["a"], "skipped": skipped}))
         (made.run / "predictions.npz").unlink(missing_ok=True)
         assert findings.skipped_files(material(made.run, made.prepared)) == ["a.jpg: cut off"]
+
+
+def test_mean_range_is_the_same_by_drawing_and_by_formula() -> None:
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(4_000), 2)
+    values = rng.normal(5, 2, (8_000, 2)) + np.repeat(rng.normal(0, 3, 4_000), 2)[:, None]
+    drawn = measure.mean_range(values, group)
+    measure_many = measure.mean_range(np.tile(values, (2, 1)), np.concatenate([group, group + 4_000]))
+    for a, b in zip(drawn, measure_many, strict=True):
+        assert a == pytest.approx(b, abs=0.08)
+    width, twice = drawn[1] - drawn[0], measure_many[1] - measure_many[0]
+    assert twice * 2**0.5 == pytest.approx(width, rel=0.08)
+    alone = measure.mean_range(values, None)
+    assert (width > 1.1 * (alone[1] - alone[0])).all()
+
+
+def test_gain_over_a_baseline_is_paired(made: Made) -> None:
+    """Both are wrong on the same hard items: the difference is far surer than either figure."""
+    saved = dict(np.load(made.run / "predictions.npz"))
+    said = saved["prob"].argmax(1)
+    simple = said.copy()
+    simple[20:24] = (simple[20:24] + 1) % 3
+    np.savez(made.run / "predictions.npz", **saved, baseline=simple)
+    right = float((simple == saved["y"]).mean())
+    baselines = [
+        {"name": "most frequent class", "metrics": {"accuracy": 1 / 3}},
+        {"name": "probe", "metrics": {"accuracy": right}},
+    ]
+    made.change("metrics.json", baselines=baselines)
+    gain = measure.intervals(material(made.run, made.prepared)).gains["accuracy"]
+    assert gain.over == "probe"
+    assert gain.value == pytest.approx(0.9 - right)
+    assert 0 <= gain.low < gain.value < gain.high < 0.35
+
+
+def test_finding_that_a_baseline_is_not_beaten(made: Made) -> None:
+    made.change("metrics.json", baselines=[{"name": "probe", "metrics": {"accuracy": 0.86}}])
+    assert sentences(made)["Not clearly better than probe: accuracy 0.900, its 0.860."] is True
+    made.change("metrics.json", baselines=[{"name": "probe", "metrics": {"accuracy": 0.5}}])
+    assert not any(text.startswith("Not clearly") for text in sentences(made))
+
+
+def test_interval_of_balanced_accuracy_holds_the_figure() -> None:
+    true = np.array([0] * 100 + [1] * 20)
+    said = np.array([0] * 95 + [1] * 5 + [1] * 12 + [0] * 8)
+    low, high = measure.by_group(true, said, np.arange(120), 3)["balanced_accuracy"]
+    assert low < (0.95 + 0.6) / 2 < high
+    assert high - low < 0.3

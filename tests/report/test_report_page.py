@@ -2,80 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 from made_run import NAMES, WRONG, Made, make
-from PIL import Image
+from page import Page, page, pixels
 
 from proj import runs
 from proj.report.run import write
-
-VOID = {"meta", "link", "img", "br", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """What a test asks of a page: elements with their attributes, and the text inside each section."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.section = ""
-        self.texts: dict[str, list[str]] = {}
-        self.headings: list[str] = []
-        self.feed(self.source)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {k: v or "" for k, v in attrs}
-        self.elements.append((tag, found))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "section":
-            self.section = found["id"]
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {k: v or "" for k, v in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes something else"
-        if tag == "section":
-            self.section = ""
-
-    def handle_data(self, data: str) -> None:
-        if data.strip() and "style" not in self.open:
-            self.texts.setdefault(self.section, []).append(data.strip())
-
-    def text(self, section: str | None = None) -> str:
-        parts = [t for name, ts in self.texts.items() if section in (None, name) for t in ts]
-        return " ".join(" ".join(parts).split())
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attrs for name, attrs in self.elements if name == tag]
-
-
-def page(made: Made, prepared: Path | None = None) -> Page:
-    return Page(write(made.run, prepared or made.prepared))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Page:
     """The report of the run as it is made: drawn once for the tests that only read it."""
     return page(make(tmp_path_factory.mktemp("whole")))
-
-
-def pixels(uri: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2], validate=True))))
 
 
 def test_is_written_whole_and_alone(made: Made, whole: Page) -> None:
@@ -238,7 +182,7 @@ def test_folds(made: Made) -> None:
         folds=[{"fold": i, "metrics": {"accuracy": a}, "seconds": 65.0} for i, a in enumerate(accuracy)],
         mean={"accuracy": 0.9},
         std={"accuracy": 0.1},
-        baseline=None,
+        baselines=None,
     )
     found = page(made)
     assert "accuracy 0.900 ± 0.100 over 3 folds" in found.text("")
@@ -322,7 +266,7 @@ def test_values_with_units(made: Made) -> None:
         per_class=None,
     )
     found = page(made)
-    assert "MAE 12.5" in found.text("")
+    assert "energy, mean absolute error" in found.text("")
     assert "energy kcal" in found.text("results")
     assert "R²" in found.text("results")
     assert found.text("results").count("predicted") >= 2
@@ -334,7 +278,7 @@ def test_rows_that_are_no_pictures(made: Made) -> None:
     (made.prepared / "x.npy").unlink()
     found = page(made)
     assert found.all("img") == []
-    assert "these data are not pictures" in found.text("mistakes")
+    assert "The inputs are not shown" in found.text("mistakes")
 
 
 def test_a_report_stays_small(made: Made) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles import make_bundle
@@ -31,3 +33,16 @@ def server(folder: Path, digits: Path) -> Iterator[Server]:
     flags = {"workers": 2, "max_upload_mb": 0.5, "max_inputs": 8, "max_pixels": 1_000_000, "idle_s": 1.0}
     with Server(digits, free_log(folder), **flags) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -134,7 +134,7 @@ def test_openapi_describes_every_route_and_its_problems(server: Server) -> None:
         for operation in operations.values():
             assert "application/problem+json" in operation["responses"]["default"]["content"]
     body = api["paths"]["/predict"]["post"]["requestBody"]["content"]
-    assert set(body) == {"multipart/form-data", "image/*", "application/octet-stream"}
+    assert set(body) == {"multipart/form-data", "application/json", "image/*", "application/octet-stream"}
     references = set(re.findall(r'"\$ref": ?"#/components/schemas/(\w+)"', server.client.get("/openapi.json").text))
     assert references <= set(api["components"]["schemas"])
 
@@ -154,6 +154,15 @@ def test_everything_the_page_asks_for_is_there(server: Server) -> None:
         assert len(wanted) >= 4
         for path in wanted:
             assert server.client.get("/" + path.removeprefix(".")).status_code == 200, path
+
+
+def test_every_file_of_the_page_is_served_and_none_is_left_out(server: Server) -> None:
+    assert sorted(app.PAGE_FILES.values()) == sorted(p.name for p in app.PAGE.iterdir())
+    for path, name in app.PAGE_FILES.items():
+        got = server.client.get(f"/{path}")
+        assert got.content == (app.PAGE / name).read_bytes()
+        for imported in re.findall(r'from "\./([^"]+)"', got.text):
+            assert f"page/{imported}" in app.PAGE_FILES, name
 
 
 def test_metrics_count_requests_answers_and_unreadable_inputs_of_all_workers(folder: Path, digits: Path) -> None:

@@ -48,7 +48,7 @@ BAD: dict[str, tuple[int, dict[str, Any], str]] = {
     "form without parts": (422, typed(b"--b--\r\n", FORM), "no input"),
     "wrong field": (400, {"files": {"image": ("a.png", GOOD)}}, "'image'"),
     "field without a name": (400, typed(part(GOOD, b"form-data") + b"--b--\r\n", FORM), "called `file`"),
-    "JSON": (415, {"json": {"file": "a.png"}}, "application/json"),
+    "JSON of another form": (422, {"json": {"file": "a.png"}}, "'file'"),
     "text": (415, typed(GOOD, "text/plain"), "text/plain"),
     "urlencoded": (415, {"data": {"file": "a.png"}}, "urlencoded"),
     "content type that is none": (415, typed(GOOD, ";;;,"), "is not taken"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,10 @@ from typing import Any
 import pytest
 from bundles import make_bundle
 from serving import Server, drawing, free_log
+from tabs import QUIET, Tab, shares, shot
 
 pytestmark = pytest.mark.browser
 WASTE = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
-# playwright leaves sockets and loops for the garbage collector
-QUIET = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 # The browser's protocol does not show the body of a request that is a blob.
 KEEP_BODIES = """() => {
     const fetched = window.fetch;
@@ -30,19 +27,6 @@ DIFFER = """before => [...document.querySelectorAll('#bars .share')]
     .some((e, i) => parseFloat(e.textContent) !== before[i])"""
 SAME = """before => [...document.querySelectorAll('#bars .share')]
     .every((e, i) => parseFloat(e.textContent) === before[i])"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +51,6 @@ def meals(folder: Path) -> Iterator[Server]:
         yield running
 
 
-class Tab:
-    """A page that fails the test at its end if the browser complained of anything."""
-
-    def __init__(self, browser: Any, url: str, **options: Any) -> None:
-        self.context = browser.new_context(viewport={"width": 1100, "height": 780}, reduced_motion="reduce", **options)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.page.on("console", self._note)
-        self.page.on("pageerror", lambda e: self.complaints.append(str(e)))
-        self.page.goto(url)
-
-    def _note(self, message: Any) -> None:
-        # That a request was answered with 4xx is no fault of the page.
-        if message.type in {"error", "warning"} and "Failed to load resource" not in message.text:
-            self.complaints.append(message.text)
-
-    def __enter__(self) -> Any:
-        return self.page
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        self.context.close()
-        assert kind is not None or not self.complaints, self.complaints
-
-
 def draw(page: Any, *points: tuple[float, float]) -> None:
     """One stroke through points given as shares of the pad."""
     box = page.locator("#pad").bounding_box()
@@ -100,17 +60,6 @@ def draw(page: Any, *points: tuple[float, float]) -> None:
     for x, y in at[1:]:
         page.mouse.move(x, y, steps=6)
     page.mouse.up()
-
-
-def shot(page: Any, name: str) -> None:
-    """Keep a picture of the page where PROJ_SCREENSHOTS names a folder."""
-    if folder := os.environ.get("PROJ_SCREENSHOTS"):
-        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
-
-
-def shares(page: Any) -> list[float]:
-    page.wait_for_selector("#bars li.best")
-    return [float(text.removesuffix(" %")) for text in page.locator("#bars .share").all_text_contents()]
 
 
 @QUIET
@@ -142,7 +91,7 @@ def test_a_drawing_is_answered_after_each_stroke(browser: Any, server: Server, s
             arg=first,
         )
         page.click("#clear")
-        page.wait_for_function("!document.querySelector('#bars li.best')")
+        page.wait_for_function("() => !document.querySelector('#bars li.best')")
         assert page.locator("#undo").is_disabled()
 
 
@@ -176,7 +125,7 @@ def test_keys_draw_too(browser: Any, server: Server) -> None:
         assert len(shares(page)) == 10
         shot(page, "sketch-keys")
         page.keyboard.press("Escape")
-        page.wait_for_function("!document.querySelector('#bars li.best')")
+        page.wait_for_function("() => !document.querySelector('#bars li.best')")
 
 
 @QUIET
@@ -227,7 +176,7 @@ def test_errors_are_said_clearly_and_a_name_is_never_markup(browser: Any, photos
         assert "ot a picture" in page.locator("#error").text_content()
         shot(page, "photo-error")
         page.set_input_files("#file", {"name": "big.png", "mimeType": "image/png", "buffer": bytes(300_000)})
-        page.wait_for_function("document.querySelector('#error').textContent.includes('0.2 MB')")
+        page.wait_for_function("() => document.querySelector('#error').textContent.includes('0.2 MB')")
         page.set_input_files("#file", {"name": "<b>good</b>.png", "mimeType": "image/png", "buffer": drawing()})
         shares(page)
         assert page.locator("#error").is_hidden()
@@ -238,7 +187,7 @@ def test_errors_are_said_clearly_and_a_name_is_never_markup(browser: Any, photos
 @QUIET
 def test_values_are_shown_with_their_units(browser: Any, meals: Server) -> None:
     with Tab(browser, meals.url) as page:
-        page.wait_for_function("document.title.includes('plate')")
+        page.wait_for_function("() => document.title.includes('plate')")
         page.set_input_files("#file", {"name": "lunch.png", "mimeType": "image/png", "buffer": drawing(5)})
         page.wait_for_selector("#values dd")
         assert page.locator("#values .unit").all_text_contents() == ["kcal", "g", "g"]

@@ -21,7 +21,8 @@ from proj import task as tasks
 from proj.config import Config, Data
 from proj.data import prepare
 from proj.errors import ConfigError, DataError
-from proj.preprocess import ImageSpec, image
+from proj.preprocess.image import decode
+from proj.preprocess.spec import ImageSpec
 from proj.tasks import quickdraw
 from proj.tasks.quickdraw import Options, read
 from proj.verbs import job as jobs
@@ -358,20 +359,20 @@ def alike(a: Any, b: Any) -> float:
 @pytest.mark.parametrize("dark", [True, False], ids=["dark on light", "light on dark"])
 @pytest.mark.parametrize(("pen", "size"), HANDS)
 def test_a_sketch_is_brought_to_the_form_of_the_bitmaps(pen: float, size: float, dark: bool) -> None:
-    x = image(on_a_canvas(HOUSE, pen, size, (0.2, 0.9), dark=dark), SPEC)[..., 0]
+    x = decode(on_a_canvas(HOUSE, pen, size, (0.2, 0.9), dark=dark), SPEC)[..., 0]
     assert alike(x, quickdraw.rasterise(strokes(HOUSE))) > 0.95
 
 
 def test_without_a_stroke_width_a_pen_keeps_its_own() -> None:
     plain = ImageSpec(height_px=28, width_px=28, channels=1, fit="ink", ink_px=25)
-    x = image(on_a_canvas(HOUSE, 20, 200, (0.5, 0.5)), plain)[..., 0]
+    x = decode(on_a_canvas(HOUSE, 20, 200, (0.5, 0.5)), plain)[..., 0]
     assert alike(x, quickdraw.rasterise(strokes(HOUSE))) < 0.9
 
 
 @pytest.mark.parametrize("drawing", [DOT, LINE, [[[3, 3], [0, 255]]]], ids=["a dot", "flat", "upright"])
 @pytest.mark.parametrize("pen", [1, 12, 40])
 def test_the_smallest_of_drawings(drawing: Any, pen: float) -> None:
-    x = image(on_a_canvas(drawing, pen, 200, (0.5, 0.5)), SPEC)
+    x = decode(on_a_canvas(drawing, pen, 200, (0.5, 0.5)), SPEC)
     assert x.max() > 100
     assert x.shape == (28, 28, 1)
 
@@ -379,7 +380,7 @@ def test_the_smallest_of_drawings(drawing: Any, pen: float) -> None:
 def test_a_filled_shape_keeps_its_outline() -> None:
     page = np.full((320, 320), 255, np.uint8)
     page[60:260, 90:230] = 0
-    x = image(page, SPEC)[..., 0] > 128
+    x = decode(page, SPEC)[..., 0] > 128
     rows, cols = np.flatnonzero(x.any(1)), np.flatnonzero(x.any(0))
     assert np.ptp(rows) + 1 in {24, 25, 26}
     assert np.ptp(cols) < np.ptp(rows)
@@ -391,7 +392,7 @@ def test_a_thin_line_beside_a_thick_one_stays(thin: int) -> None:
     page = np.full((320, 320), 255, np.uint8)
     page[40:280, 40:56] = 0
     page[40:280, 200 : 200 + 2 * thin] = 0
-    x = image(page, SPEC)[14, :, 0]
+    x = decode(page, SPEC)[14, :, 0]
     assert x[14:].max() > 60
 
 
@@ -418,7 +419,7 @@ def test_the_rasteriser_draws_the_official_bitmaps(real_data: Path) -> None:
 @pytest.mark.parametrize(("pen", "size"), HANDS)
 def test_real_sketches_look_like_their_bitmaps(real_data: Path, pen: float, size: float) -> None:
     found = [
-        alike(image(on_a_canvas(d, pen, size, ((i % 7) / 6, (i % 5) / 4)), SPEC), x)
+        alike(decode(on_a_canvas(d, pen, size, ((i % 7) / 6, (i % 5) / 4)), SPEC), x)
         for i, (_, d, x) in enumerate(drawings_of(real_data))
         if i % 10 == 0
     ]

@@ -155,9 +155,8 @@ def test_command_server_and_checkpoint_agree_on_a_hundred_photos(real_data: Path
 
     from proj import infer
     from proj.project import Project
-    from proj.train import data as train_data
-    from proj.train import evaluate, fit
-    from proj.train.net import Net
+    from proj.train import evaluate, fit, inputs
+    from proj.train import net as nets
     from proj.verbs import job as jobs
 
     name = (f"data.source='{real_data / 'trashnet'}'", _weights(real_data), "model.backbone=mobilenetv2_100")
@@ -166,12 +165,13 @@ def test_command_server_and_checkpoint_agree_on_a_hundred_photos(real_data: Path
     run = tmp_path / "models/trashnet/one"
     made = jobs.of_run(run, Project(tmp_path, ROOT / "configs", "test"))
     p = prepared(made)
-    v = train_data.view(p)
+    v = inputs.view(p, made.cfg.model)
     files = [real_data / "trashnet" / str(i) for i in p.id[:: len(p.id) // 100][:100]]
     torch.manual_seed(0)
-    net = Net(made.cfg.model, v.shape, v.outputs, v.mean, v.std)
+    net = nets.build(made.cfg.model, v)
     fit.load_checkpoint(net, run / "checkpoints/best.ckpt")
-    torch_says = evaluate.probabilities(net, p, np.arange(len(p.x))[:: len(p.id) // 100][:100])
+    evaluate.calibrated(net, made.cfg, v)
+    torch_says = evaluate.answers(net, v, np.arange(len(p.x))[:: len(p.id) // 100][:100])
     command = json.loads(_proj(tmp_path, "predict", *map(str, files), "--run", str(run), "--json"))
     with Server(run / "bundle", tmp_path / "server-0.log") as server:
         served = [server.client.post("/predict", content=f.read_bytes(), headers={"content-type": "image/jpeg"}).json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ import sklearn.metrics as sk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_projects import Finished, net, prepared, view
+from made_projects import Finished, net, prepared
 
-from proj.train import evaluate, fit
+from proj.train import evaluate, fit, inputs, scores
 
 NAMES = ["a", "b", "c", "d"]
+
+
+def scored(prob: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    return scores._classes(torch.from_numpy(prob), torch.from_numpy(y), NAMES)
 
 
 def made(seed: int, n: int, absent: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +36,7 @@ def made(seed: int, n: int, absent: int) -> tuple[np.ndarray, np.ndarray]:
 @settings(deadline=None, max_examples=60)
 def test_scores_are_scikit_learns(seed: int, n: int, absent: int) -> None:
     prob, y = made(seed, n, absent)
-    got, said = evaluate.scores(prob, y, NAMES), prob.argmax(1)
+    got, said = scored(prob, y), prob.argmax(1)
     assert got["metrics"]["accuracy"] == pytest.approx(sk.accuracy_score(y, said), abs=1e-6)
     assert got["metrics"]["macro_f1"] == pytest.approx(
         sk.f1_score(y, said, average="macro", zero_division=0), abs=1e-6
@@ -46,49 +51,44 @@ def test_scores_are_scikit_learns(seed: int, n: int, absent: int) -> None:
 
 
 def test_numbers_are_plain_and_json_takes_them() -> None:
-    assert "NaN" not in json.dumps(evaluate.scores(*made(0, 5, 2), NAMES), allow_nan=False)
+    assert "NaN" not in json.dumps(scored(*made(0, 5, 2)), allow_nan=False)
 
 
 def test_one_column_of_targets_is_not_broadcast() -> None:
     # (B,) against (B, 1) would quietly compare every row with every other.
     prob, y = made(0, 20, 0)
     with pytest.raises((ValueError, RuntimeError, IndexError)):
-        evaluate.scores(prob, y[:, None], NAMES)
+        scored(prob, y[:, None])
     with pytest.raises((ValueError, RuntimeError, IndexError)):
-        evaluate.scores(prob, y[:7], NAMES)
+        scored(prob, y[:7])
 
 
 def test_a_sure_wrong_answer_has_a_finite_loss() -> None:
     prob = np.array([[1.0, 0.0, 0.0, 0.0]], np.float32)
-    assert evaluate.scores(prob, np.array([1]), NAMES)["metrics"]["log_loss"] == pytest.approx(27.63, abs=0.01)
-
-
-def test_the_baseline_is_the_training_splits_most_frequent_class() -> None:
-    b = evaluate.baseline(np.array([1, 1, 2]), np.array([1, 2, 2, 2]), 4)
-    assert b["metrics"] == {"accuracy": 0.25}
+    assert scored(prob, np.array([1]))["metrics"]["log_loss"] == pytest.approx(27.63, abs=0.01)
 
 
 def test_probabilities_are_the_networks_in_the_order_of_the_rows(finished: Finished) -> None:
-    p = prepared(finished.job)
-    n = net(finished.job, view(finished.job))
+    v = inputs.view(prepared(finished.job), finished.job.cfg.model)
+    p, n = v.prepared, net(finished.job, v)
     fit.load_checkpoint(n, finished.run / "checkpoints/best.ckpt")
     n.train()  # must not matter
     rows = np.array([900, 3, 77] * 40)
-    got = evaluate.probabilities(n, p, rows)
+    got = evaluate.answers(n, v, rows)
     assert got.shape == (120, 10)
     assert got.dtype == np.float32
     assert np.allclose(got.sum(1), 1, atol=1e-5)
     with torch.no_grad():
         want = n.eval()(torch.from_numpy(np.array(p.x[[900, 3, 77]]))).softmax(1).numpy()
     assert np.allclose(got[:3], want, atol=1e-6)
-    assert evaluate.probabilities(n, p, rows[:0]).shape == (0, 10)
+    assert evaluate.answers(n, v, rows[:0]).shape == (0, 10)
 
 
 def test_what_is_written_can_be_read_and_is_whole(finished: Finished, tmp_path: Path) -> None:
-    p = prepared(finished.job)
-    rows = p.rows("test")
+    v = inputs.view(prepared(finished.job), finished.job.cfg.model)
+    p, rows = v.prepared, v.test
     prob = np.full((len(rows), 10), 0.1, np.float32)
-    content = evaluate.write(tmp_path, p, rows, prob, evaluate.scores(prob, p.y[rows], p.meta.names))
+    content = evaluate.write(tmp_path, v, rows, prob, scores.content(prob, p.y[rows], p.meta))
     assert json.loads((tmp_path / "metrics.json").read_text()) == content
     assert (content["task"], content["run"], content["split"]) == ("digits", tmp_path.name, "test")
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as z:

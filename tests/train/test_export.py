@@ -11,10 +11,16 @@ import onnx
 import pytest
 from made_projects import Finished, net, prepared, view
 
-from proj import bundle, infer, preprocess
+from proj import bundle, infer
 from proj.errors import BundleError, CheckFailed
-from proj.train import evaluate, export, fit
+from proj.preprocess.spec import ImageSpec
+from proj.train import evaluate, export, fit, inputs
+from proj.train.data import View
 from proj.train.net import Net
+
+
+def whole(finished: Finished) -> View:
+    return inputs.view(prepared(finished.job), finished.job.cfg.model)
 
 
 @pytest.fixture
@@ -23,13 +29,15 @@ def made(finished: Finished, tmp_path: Path) -> tuple[Path, Net]:
     run = Path(shutil.copytree(finished.run, tmp_path / "run"))
     n = net(finished.job, view(finished.job))
     fit.load_checkpoint(n, run / "checkpoints/best.ckpt")
+    evaluate.calibrated(n, finished.job.cfg, whole(finished))
     return run, n.eval()
 
 
 def test_the_bundle_answers_as_torch_does(finished: Finished, made: tuple[Path, Net]) -> None:
-    p = prepared(finished.job)
-    rows = p.rows("val")  # not the rows that export itself compared
-    want = evaluate.probabilities(made[1], p, rows)
+    v = whole(finished)
+    p, rows = v.prepared, v.val  # not the rows that export itself compared
+    evaluate.calibrated(made[1], finished.job.cfg, v)
+    want = evaluate.answers(made[1], v, rows)
     got = infer.run(infer.load(made[0] / "bundle"), np.ascontiguousarray(p.x[rows]))
     assert np.allclose(got, want, rtol=infer.RTOL, atol=infer.ATOL)
     assert want.max() > 0.3  # it says something
@@ -49,7 +57,7 @@ def test_the_manifest_says_what_it_is(finished: Finished) -> None:
     assert (m.model, m.names, m.kind) == ("digits@first", tuple("0123456789"), "classes")
     assert m.metrics == finished.content["metrics"]
     assert (m.data_hash, m.backbone) == (p.meta.data_hash, "test_resnet")
-    assert m.spec == preprocess.ImageSpec(**p.meta.preprocess)
+    assert m.spec == ImageSpec(**p.meta.preprocess)
     assert (m.synthetic, m.fast, m.warning) == (False, False, None)
     assert vars(m.serve).keys() == vars(finished.job.cfg.serve).keys()
     assert sorted(f.name for f in (finished.run / "bundle").iterdir()) == ["bundle.json", "model.onnx"]
@@ -66,8 +74,9 @@ def test_the_graph_takes_bytes_and_holds_everything(finished: Finished) -> None:
 
 
 def _export(finished: Finished, run: Path, n: Net, prob: Any) -> Path:
-    p = prepared(finished.job)
-    return export.export(n, finished.job.task, finished.job.cfg, p, run, p.rows("test"), prob, {"accuracy": 0.5})
+    v = whole(finished)
+    tested = evaluate.Assessment(v.test, prob, {"metrics": {"accuracy": 0.5}})
+    return export.export(n, finished.job.task, finished.job.cfg, v, run, tested)
 
 
 @pytest.fixture
@@ -75,14 +84,14 @@ def same_graph(made: tuple[Path, Net], monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph that is there, in place of exporting the same one again: seconds."""
     kept = made[0].parent / "kept.onnx"
     shutil.copy(made[0] / "bundle/model.onnx", kept)
-    monkeypatch.setattr(export, "_graph", lambda _, __, path: shutil.copy(kept, path))
+    monkeypatch.setattr(export, "_graph", lambda _, __, path, **___: shutil.copy(kept, path))
 
 
 @pytest.mark.usefixtures("same_graph")
 def test_a_bundle_that_differs_from_torch_is_not_left_behind(finished: Finished, made: tuple[Path, Net]) -> None:
     run, n = made
-    p = prepared(finished.job)
-    prob = evaluate.probabilities(n, p, p.rows("test"))
+    v = whole(finished)
+    prob = evaluate.answers(n, v, v.test)
     prob[-1, 3] += 0.01  # the last row of the last batch
     shutil.rmtree(run / "bundle")
     with pytest.raises(CheckFailed, match="does not give torch's answers"):
@@ -95,9 +104,9 @@ def test_a_bundle_that_differs_from_torch_is_not_left_behind(finished: Finished,
 def test_a_failed_export_keeps_the_bundle_that_was_there(finished: Finished, made: tuple[Path, Net]) -> None:
     run, n = made
     before = {f.name: f.read_bytes() for f in (run / "bundle").iterdir()}
-    p = prepared(finished.job)
+    v = whole(finished)
     with pytest.raises(BundleError):  # its first row is the example, on which it is proven before all others
-        _export(finished, run, n, evaluate.probabilities(n, p, p.rows("test"))[:, ::-1])
+        _export(finished, run, n, evaluate.answers(n, v, v.test)[:, ::-1])
     assert {f.name: f.read_bytes() for f in (run / "bundle").iterdir()} == before
 
 
@@ -106,8 +115,8 @@ def test_no_tolerance_is_failed_by_rounding(
     finished: Finished, made: tuple[Path, Net], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The comparison is a real one: floating-point sums in another order differ in their last bits.
-    p = prepared(finished.job)
-    prob = evaluate.probabilities(made[1], p, p.rows("test"))
+    v = whole(finished)
+    prob = evaluate.answers(made[1], v, v.test)
     prob[1:] += np.float32(1e-6)
     _export(finished, made[0], made[1], prob)
     monkeypatch.setattr(infer, "_prove", lambda *_: None)  # the example's own check has a tolerance too

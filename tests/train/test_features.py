@@ -49,14 +49,14 @@ def test_the_backbone_is_as_it_was_and_the_head_is_not(frozen: Job, tmp_path: Pa
     before = net(frozen, view(frozen))
     for name, job in (("cached", frozen), ("not", _again(frozen, "model.cache=false"))):
         after = fitted(job, tmp_path / name)
-        assert same(before.backbone, after.backbone)  # batch statistics too
+        assert same(before.encoder.backbone, after.encoder.backbone)  # batch statistics too
         assert not torch.equal(before.head.linear.weight, after.head.linear.weight)
         assert not torch.equal(before.head.mean, after.head.mean)
 
 
 def test_the_head_standardises_by_the_training_rows_only(frozen: Job, tmp_path: Path) -> None:
     v = view(frozen)
-    f = features.compute(net(frozen, v), frozen.cfg, v, torch.device("cpu"), views=1)[0]
+    f = features.compute(net(frozen, v), frozen.cfg, v, torch.device("cpu"), passes=1)[0]
     got = fitted(frozen, tmp_path / "a").head
     assert np.allclose(got.mean.numpy(), f[v.train].mean(0), atol=1e-6)
     assert not np.allclose(got.mean.numpy(), f.mean(0), atol=1e-6)
@@ -65,19 +65,19 @@ def test_the_head_standardises_by_the_training_rows_only(frozen: Job, tmp_path: 
 def test_features_are_of_each_row_in_order(frozen: Job) -> None:
     v = view(frozen)
     n = net(frozen, v)
-    f = features.compute(n, frozen.cfg, v, torch.device("cpu"), views=1)
+    f = features.compute(n, frozen.cfg, v, torch.device("cpu"), passes=1)
     assert f.dtype == np.float32
     assert f.shape == (1, len(v.prepared.x), n.head.mean.numel())
     n.eval()
     x = torch.from_numpy(np.array(v.prepared.x[100:103]))
-    assert np.allclose(f[0, 100:103], n.encode(n.pixels(x)).detach().numpy(), atol=1e-4)
+    assert np.allclose(f[0, 100:103], n.encode(n.front(x)).detach().numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_network_keeps_its_mode(frozen: Job, training: bool) -> None:
     v = view(frozen)
     n = net(frozen, v).train(training)
-    features.compute(n, frozen.cfg, v, torch.device("cpu"), views=1)
+    features.compute(n, frozen.cfg, v, torch.device("cpu"), passes=1)
     assert n.head.training is training
 
 
@@ -146,9 +146,9 @@ def test_an_unfrozen_network_asks_for_no_features(
     job = digits(finished.project.root, "trainer.max_epochs=1")
     got: Net = fitted(job, tmp_path / "a")
     start = net(job, view(job))
-    assert not same(got.backbone, start.backbone)
+    assert not same(got.encoder.backbone, start.encoder.backbone)
     # Batch norm learned: the backbone was in training mode.
-    assert not torch.equal(got.backbone.bn1.running_mean, start.backbone.bn1.running_mean)
+    assert not torch.equal(got.encoder.backbone.bn1.running_mean, start.encoder.backbone.bn1.running_mean)
 
 
 def test_kept_features_give_the_probabilities_that_the_pictures_give(frozen: Job, tmp_path: Path) -> None:
@@ -156,8 +156,8 @@ def test_kept_features_give_the_probabilities_that_the_pictures_give(frozen: Job
     trained = fitted(frozen, tmp_path / "a", cache=tmp_path / "features")
     kept = fit.frozen_features(frozen.cfg, trained, v, tmp_path / "features")
     assert kept is not None
-    from_features = evaluate.probabilities(trained, v.prepared, rows, kept)
-    assert np.allclose(from_features, evaluate.probabilities(trained, v.prepared, rows), atol=1e-6)
+    from_features = evaluate.answers(trained, v, rows, kept)
+    assert np.allclose(from_features, evaluate.answers(trained, v, rows), atol=1e-6)
     assert len({tuple(p) for p in from_features.round(6)}) == 3
     uncached = _again(frozen, "model.cache=false")
     assert fit.frozen_features(uncached.cfg, trained, v, tmp_path / "features") is None

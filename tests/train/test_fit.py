@@ -14,8 +14,7 @@ from made_projects import Finished, digits, fitted, net, prepared, same, view
 
 from proj.data import statistics
 from proj.errors import ConfigError, ResourceError
-from proj.train import callbacks, fit
-from proj.train import data as train_data
+from proj.train import callbacks, fit, inputs
 from proj.train.data import Batches
 from proj.verbs.job import Job
 
@@ -204,7 +203,7 @@ def test_batches_without_a_seed_come_in_order_and_a_limit_cuts() -> None:
 
 def test_each_fold_has_its_own_statistics(finished: Finished) -> None:
     p = prepared(finished.job)
-    views = train_data.fold_views(p, 4, seed=0, val_share=0.15)
+    views = list(inputs.fold_views(p, 4, job(finished).cfg.model, seed=0, val_share=0.15))
     assert sorted(np.concatenate([v.test for v in views]).tolist()) == list(range(len(p.x)))
     assert len({tuple(v.mean) for v in views}) == 4
     for v in views:

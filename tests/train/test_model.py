@@ -11,16 +11,19 @@ import torch
 import torch.nn.functional as F
 
 from proj.config import Augment, Config, Model
+from proj.preprocess.spec import ImageSpec
 from proj.train import augment
+from proj.train.images import ImageEncoder
 from proj.train.model import LitModel
-from proj.train.net import Net
+from proj.train.net import Head, Net
 
 
 def lit(total: int = 100, weights: torch.Tensor | None = None, **values: Any) -> LitModel:
     torch.manual_seed(0)
     m = Model(**{"backbone": "test_resnet", **values})
-    made = Net(m, (8, 8, 1), 10, [0.3], [0.3])
-    return LitModel(made, Config(model=m), outputs=10, total_steps=total, weights=weights)
+    encoder = ImageEncoder(m, ImageSpec(height_px=8, width_px=8, channels=1), [0.3], [0.3])
+    made = Net(encoder, Head(encoder.width, 10, m), frozen=m.freeze, target_mean=[], target_std=[])
+    return LitModel(made, Config(model=m), "image", outputs=10, total_steps=total, weights=weights)
 
 
 def rates(model: LitModel, steps: int) -> list[float]:
@@ -76,8 +79,10 @@ def test_pictures_and_their_features_give_the_same_logits() -> None:
     model = lit(freeze=True).eval()
     torch.nn.init.normal_(model.net.head.linear.weight)
     x = torch.randint(0, 256, (40, 8, 8, 1), dtype=torch.uint8)
-    f = model.net.encode_frozen(model.net.pixels(x))
-    assert torch.equal(model(x), model(f))
+    f = model.net.encode_frozen(model.net.front(x))
+    from_pictures = model(x)
+    model.features = True
+    assert torch.equal(from_pictures, model(f))
 
 
 @pytest.mark.parametrize("features", [False, True])
@@ -85,6 +90,7 @@ def test_a_step_with_mixup_has_a_finite_loss_and_gradient(features: bool, monkey
     model = lit()
     model.cfg.augment = Augment(mixup=0.4, flip=True, rotate_deg=10)
     monkeypatch.setattr(LitModel, "global_step", 7)
+    model.features = features
     width = model.net.head.mean.numel()
     x = torch.randn(8, width) if features else torch.randint(0, 256, (8, 8, 8, 1), dtype=torch.uint8)
     loss = model.training_step((x, torch.arange(8)), 0)

@@ -22,8 +22,10 @@ from made_projects import weights_file
 
 from proj.config import Model
 from proj.errors import ConfigError, Unreachable
-from proj.train import net as nets
-from proj.train.net import Net
+from proj.preprocess.spec import ImageSpec
+from proj.train import weights
+from proj.train.images import ImageEncoder, Pixels
+from proj.train.net import Head, Net
 
 
 def model(**values: Any) -> Model:
@@ -32,7 +34,10 @@ def model(**values: Any) -> Model:
 
 def made(channels: int = 3, side: int = 16, outputs: int = 4, **values: Any) -> Net:
     torch.manual_seed(0)
-    return Net(model(**values), (side, side, channels), outputs, [0.25] * channels, [0.5] * channels)
+    m = model(**values)
+    spec = ImageSpec(height_px=side, width_px=side, channels=3 if channels == 3 else 1)
+    encoder = ImageEncoder(m, spec, [0.25] * channels, [0.5] * channels)
+    return Net(encoder, Head(encoder.width, outputs, m), frozen=m.freeze, target_mean=[], target_std=[])
 
 
 def pixels(channels: int = 3, side: int = 16, n: int = 5) -> torch.Tensor:
@@ -49,23 +54,23 @@ def test_logits_have_one_column_a_class_and_start_at_nought(channels: int) -> No
 
 def test_statistics_of_the_data_normalise_a_network_from_random_weights() -> None:
     net = made()
-    assert net.mean.flatten().tolist() == [0.25] * 3
+    assert net.encoder.mean.flatten().tolist() == [0.25] * 3
     seen = []
-    net.backbone.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    net.encoder.backbone.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     net(pixels())
     assert torch.allclose(seen[0], (pixels().permute(0, 3, 1, 2) / 255 - 0.25) / 0.5)
 
 
 @pytest.mark.parametrize(("size", "seen"), [(0, (12, 16)), (32, (24, 32)), (8, (6, 8))])
 def test_the_longer_side_is_brought_to_the_input_size(size: int, seen: tuple[int, int]) -> None:
-    p = nets.Pixels((12, 16, 3), size)
+    p = Pixels((12, 16, 3), size)
     out = p(torch.full((2, 12, 16, 3), 51, dtype=torch.uint8))
     assert out.shape == (2, 3, *seen)
     assert torch.allclose(out, torch.tensor(0.2))
 
 
 def test_the_head_standardises_by_the_training_features() -> None:
-    head = nets.Head(3, 2, 0.0)
+    head = Head(3, 2, Model())
     f = torch.randn(200, 3) * torch.tensor([1.0, 9.0, 0.0]) + torch.tensor([0.0, 5.0, 2.0])
     head.standardise(f)
     z = (f - head.mean) / head.std
@@ -86,7 +91,7 @@ def test_drop_path_reaches_the_backbone() -> None:
     from timm.layers import DropPath
 
     # timm makes no drop path before the first block, whose rate is 0 of the linear ramp.
-    rates = [m.drop_prob for m in made(drop_path_rate=0.3).backbone.modules() if isinstance(m, DropPath)]
+    rates = [m.drop_prob for m in made(drop_path_rate=0.3).encoder.backbone.modules() if isinstance(m, DropPath)]
     assert rates
     assert max(rates) == pytest.approx(0.3)
 
@@ -103,24 +108,24 @@ def test_the_backbone_trains_after_construction() -> None:
     net = made()
     assert all(m.training for m in net.modules())
     net.eval().train()
-    assert net.backbone.training
+    assert net.encoder.backbone.training
 
 
 def test_a_frozen_backbone_stays_in_evaluation_mode() -> None:
     net = made(freeze=True)
     net.train()
     assert net.head.training
-    assert not any(m.training for m in net.backbone.modules())
-    assert not any(p.requires_grad for p in net.backbone.parameters())
-    before = {k: v.clone() for k, v in net.backbone.state_dict().items()}
+    assert not any(m.training for m in net.encoder.backbone.modules())
+    assert not any(p.requires_grad for p in net.encoder.backbone.parameters())
+    before = {k: v.clone() for k, v in net.encoder.backbone.state_dict().items()}
     net(pixels())
-    assert all(torch.equal(v, before[k]) for k, v in net.backbone.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in net.encoder.backbone.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "mobilenetv3_small_100"])
 def test_frozen_features_do_not_depend_on_the_neighbours(name: str) -> None:
     net = made(1, 8, backbone=name, freeze=True, input_size_px=32).eval()
-    x = net.pixels(pixels(1, 8, 77))
+    x = net.front(pixels(1, 8, 77))
     whole = net.encode_frozen(x)
     order = torch.randperm(77)
     assert torch.equal(net.encode_frozen(x[order]), whole[order])
@@ -136,30 +141,30 @@ def test_frozen_features_do_not_depend_on_the_neighbours(name: str) -> None:
 def test_weights_come_from_a_file(tmp_path: Path, name: str, pretrained: bool) -> None:
     file = weights_file(tmp_path, name=name)
     net = made(weights=str(file), pretrained=pretrained)
-    want = nets.read_weights(file)
-    got = net.backbone.state_dict()
+    want = weights.read_weights(file)
+    got = net.encoder.backbone.state_dict()
     assert got
     assert all(torch.equal(v, want[k]) for k, v in got.items())
     # The normalisation is then the pretrained model's own.
     cfg = timm.get_pretrained_cfg("test_resnet")
-    assert net.mean.flatten().tolist() == pytest.approx(list(cfg.mean))
+    assert net.encoder.mean.flatten().tolist() == pytest.approx(list(cfg.mean))
 
 
 def test_a_checkpoint_with_a_state_dict_inside_is_read(tmp_path: Path) -> None:
-    want = nets.read_weights(weights_file(tmp_path))
+    want = weights.read_weights(weights_file(tmp_path))
     torch.save({"state_dict": want, "epoch": 3}, tmp_path / "ckpt.pth")
-    assert nets.read_weights(tmp_path / "ckpt.pth").keys() == want.keys()
+    assert weights.read_weights(tmp_path / "ckpt.pth").keys() == want.keys()
 
 
 def test_weights_for_colour_serve_grey_pictures(tmp_path: Path) -> None:
     file = weights_file(tmp_path)
-    net, want = made(1, weights=str(file)), nets.read_weights(file)
+    net, want = made(1, weights=str(file)), weights.read_weights(file)
     first = next(k for k, v in want.items() if v.dim() == 4)
-    got = net.backbone.state_dict()[first]
+    got = net.encoder.backbone.state_dict()[first]
     assert got.shape[1] == 1
     assert torch.allclose(got, want[first].sum(1, keepdim=True))
     cfg = timm.get_pretrained_cfg("test_resnet")
-    assert net.mean.flatten().tolist() == pytest.approx([sum(cfg.mean) / 3])
+    assert net.encoder.mean.flatten().tolist() == pytest.approx([sum(cfg.mean) / 3])
 
 
 class _Code:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from proj import infer
 from proj.errors import BundleError, UsageError
-from proj.verbs import predict
+from proj.verbs import inputs, predict
 
 
 @pytest.fixture
@@ -135,15 +135,15 @@ def test_nothing_to_answer_for_is_a_wrong_command(
 def test_a_file_with_signs_of_a_glob_in_its_name_is_that_file(here: Path) -> None:
     picture(here / "a[1].png")
     picture(here / "a1.png")
-    assert predict.inputs(["a[1].png"]) == [Path("a[1].png")]
+    assert inputs.find(["a[1].png"], "image") == [Path("a[1].png")]
 
 
 def test_a_recursive_glob(here: Path) -> None:
     picture(here / "f" / "g" / "a.png")
     picture(here / "f" / "b.png")
-    assert predict.inputs(["f/**/*.png"]) == [Path("f/b.png"), Path("f/g/a.png")]
+    assert inputs.find(["f/**/*.png"], "image") == [Path("f/b.png"), Path("f/g/a.png")]
     with pytest.raises(UsageError, match="nothing matches"):
-        predict.inputs(["f/**/*.gif"])
+        inputs.find(["f/**/*.gif"], "image")
 
 
 def test_a_table_for_people(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

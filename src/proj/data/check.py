@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from proj import preprocess
 from proj.console import progress
 from proj.errors import DataError, InputError
 from proj.fetch.archive import is_archive
-from proj.preprocess import IMAGE_SUFFIXES, ImageSpec
+from proj.preprocess import image
+from proj.preprocess.image import IMAGE_SUFFIXES
+from proj.preprocess.spec import ImageSpec
 
 EXPECTED = "expected one folder a class: FOLDER/<class>/*.jpg"
 SMALL_CLASS = 20  # pictures; with fewer a class has two or three in each of validation and test
@@ -101,7 +102,7 @@ class _Seen:
     mode: str = ""
     format: str = ""
     look: int | None = None
-    thumb: preprocess.Pixels = field(default_factory=lambda: np.zeros(_THUMB.shape, np.uint8))
+    thumb: image.Pixels = field(default_factory=lambda: np.zeros(_THUMB.shape, np.uint8))
 
 
 def check(folder: Path, *, max_examples: int = 5) -> Report:
@@ -184,8 +185,8 @@ def _look_at(folder: Path, names: list[str], split: bool) -> list[_Seen]:
 def _see(path: Path, name: str, label: str) -> _Seen:
     try:
         content = path.read_bytes()
-        thumb = preprocess.image(content, _THUMB)
-        head = preprocess.header(content)
+        thumb = image.decode(content, _THUMB)
+        head = image.header(content)
     except InputError as e:
         return _Seen(name, label, error=f"{e.what}; {e.found}" if e.found else e.what)
     except OSError as e:
@@ -195,7 +196,7 @@ def _see(path: Path, name: str, label: str) -> _Seen:
     return _Seen(name, label, "", digest, size, head.mode, head.format, _difference_hash(thumb), thumb)
 
 
-def _difference_hash(thumb: preprocess.Pixels) -> int | None:
+def _difference_hash(thumb: image.Pixels) -> int | None:
     """64 bits: of 8 x 9 cells, is each darker than its right neighbour? None for an almost even picture."""
     grey = thumb.astype(np.float32).reshape(8, 2, 9, 2, 3).mean((1, 3, 4))
     if grey.std() < FLAT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from proj.preprocess import IMAGE_SUFFIXES
+from proj.preprocess.image import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from proj.data.check import Report

@@ -5,6 +5,7 @@
     https://  http://  gs://     downloaded; an archive is unpacked
     https://HOST/{a,b}.npy       several files, downloaded into one folder
     hf://datasets/OWNER/NAME     from the hub (also @REVISION, /a/path/inside); archives in it are unpacked
+    kaggle://OWNER/NAME          from Kaggle (also @VERSION, /a/file/inside)
     package:NAME/path/inside     a file that an installed Python package ships
 
 A task's default source goes to `raw/<task>/`, any other to `raw/<task>-<hash>/`. These hold data and nothing
@@ -34,7 +35,7 @@ from proj.console import folder_bytes, size
 from proj.errors import ConfigError, DataError
 from proj.fetch import archive, download
 from proj.fetch.manifest import sha256 as digest_of
-from proj.fetch.source import HUB, KINDS, canonical, each, scheme
+from proj.fetch.source import HUB, KAGGLE, KINDS, canonical, each, scheme
 
 BY_HAND = "`data.source=PATH` takes the file or folder when it was got by hand"
 
@@ -204,6 +205,8 @@ class _Job:
                     digest = self._from_package(new)
                 case "hf":
                     digest = self._from_hub(new)
+                case "kaggle":
+                    digest = self._from_kaggle(new)
                 case "":
                     path = Path(self.source).expanduser()
                     digest = _check(path, self.want, self.name)
@@ -304,6 +307,20 @@ class _Job:
         )
         new.mkdir()
         copied(folder, (part["inside"] or "").strip("/"), new, self.name)
+        return ""
+
+    def _from_kaggle(self, new: Path) -> str:
+        from proj.fetch.hub import copied
+        from proj.fetch.kaggle import snapshot
+
+        if self.want:
+            raise ConfigError(f"data.sha256 is of one file, and {self.name} is many", next="leave data.sha256 out")
+        part = re.fullmatch(KAGGLE, self.name.removeprefix("kaggle://"))
+        assert part is not None
+        inside = (part["inside"] or "").strip("/")
+        got = snapshot(part["repo"], part["version"], inside, self.timeout_s, self.advice)
+        new.mkdir()
+        copied(got.parent if got.is_file() else got, got.name if got.is_file() else "", new, self.name)
         return ""
 
 

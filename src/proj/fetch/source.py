@@ -10,10 +10,13 @@ import httpx
 from proj.errors import ConfigError
 from proj.fetch.download import shown
 
-KINDS = "a path, an archive, https://, gs://bucket/key, hf://datasets/OWNER/NAME, package:NAME/path"
+KINDS = (
+    "a path, an archive, https://, gs://bucket/key, hf://datasets/OWNER/NAME, kaggle://OWNER/NAME, package:NAME/path"
+)
 HUB = r"datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?P<inside>/.*)?"
+KAGGLE = r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<version>\d+))?(?P<inside>/.*)?"
 
-_SHAPES = {"https": r"[^/]+.*", "http": r"[^/]+.*", "gs": r"[^/]+/.*[^/]", "hf": HUB}
+_SHAPES = {"https": r"[^/]+.*", "http": r"[^/]+.*", "gs": r"[^/]+/.*[^/]", "hf": HUB, "kaggle": KAGGLE}
 
 
 def scheme(source: str) -> str:

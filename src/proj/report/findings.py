@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proj.report import measure
-from proj.report.read import History, Material, Points, Scores
+from proj import answers
+from proj.report import elsewhere, measure
+from proj.report.words import label, listed, number, share
+
+if TYPE_CHECKING:
+    from proj.report.measure import Intervals
+    from proj.report.read import History, Material, Points, Scores
 
 FEW = 100  # test items below which a figure says little
 FAR_BELOW = 0.15  # recall this much under the accuracy makes a class worth a sentence
@@ -24,13 +30,6 @@ class Finding:
     serious: bool = False
 
 
-def share(value: float) -> str:
-    """A share for a reader: three decimals, more only where these would round a fault away."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.3f}" if value == 1 or f"{value:.3f}" != "1.000" else f"{value:.5f}"
-
-
 def best_epoch(history: History, scores: Scores | None) -> int | None:
     """The epoch whose weights count: as metrics.json says, else that of the lowest validation loss."""
     if scores is not None and scores.best_epoch is not None:
@@ -40,13 +39,21 @@ def best_epoch(history: History, scores: Scores | None) -> int | None:
     return int(min(points, key=lambda p: p[1])[0]) if points else None
 
 
-def found(m: Material) -> list[Finding]:
+def found(m: Material, known: Intervals) -> list[Finding]:
     """All findings, the serious ones first."""
-    every = [*_scores(m), *_calibration(m), *_learning(m), *_data(m), *_code(m)]
+    every = [
+        *_scores(m, known),
+        *_baselines(m, known),
+        *(Finding(*said) for said in elsewhere.found(m)),
+        *_calibration(m),
+        *_learning(m),
+        *_data(m),
+        *_code(m),
+    ]
     return sorted(every, key=lambda f: not f.serious)
 
 
-def _scores(m: Material) -> Iterator[Finding]:
+def _scores(m: Material, known: Intervals) -> Iterator[Finding]:
     s = m.scores
     if s is None:
         return
@@ -56,19 +63,20 @@ def _scores(m: Material) -> Iterator[Finding]:
         return
     of, hits, n = s.confusion.sum(1), s.confusion.diagonal(), int(s.confusion.sum())
     accuracy = hits.sum() / n
-    low, high = measure.intervals(m).ranges.get("accuracy", (0.0, 1.0))
+    low, high = known.ranges.get("accuracy", (0.0, 1.0))
     if n < FEW:
         yield Finding(
             f"Only {n} test items: the accuracy may well be anywhere from {share(low)} to {share(high)}.",
             True,
         )
     most = int(of.argmax())
-    if low <= of[most] / n:
-        text = f"Not better than always answering “{s.names[most]}”: that is right in {share(of[most] / n)}."
+    commonest = f"always answering “{s.names[most]}”"
+    if low <= of[most] / n and not _beaten_by(s, float(of[most] / n)):
+        text = f"Not better than {commonest}: that is right in {share(of[most] / n)}."
         yield Finding(text, True)
     if (of == 0).any():
         absent = [s.names[k] for k in np.flatnonzero(of == 0)]
-        yield Finding(f"No test items of {_list(absent)}: nothing is known of how well it does there.", True)
+        yield Finding(f"No test items of {listed(absent)}: nothing is known of how well it does there.", True)
     recall = np.where(of > 0, hits / np.maximum(of, 1), np.inf)
     worst = int(recall.argmin())
     if len(of) > 1 and recall[worst] < 1:
@@ -76,6 +84,41 @@ def _scores(m: Material) -> Iterator[Finding]:
         yield Finding(text, bool(recall[worst] < accuracy - FAR_BELOW))
     if not s.folds:
         yield from _validation(m.history, best_epoch(m.history, s), high)
+
+
+def _beaten_by(s: Scores, accuracy: float) -> bool:
+    """Whether there is a baseline above this accuracy: then it is the one to speak of."""
+    return any(b.metrics.get("accuracy", 0.0) > accuracy for b in s.baselines)
+
+
+def _baselines(m: Material, known: Intervals) -> Iterator[Finding]:
+    """A model that does not beat the strongest baseline by more than chance could do."""
+    s = m.scores
+    if s is None:
+        return
+    show = share if s.kind == "classes" else number
+    if known.gains:
+        for name, g in known.gains.items():
+            if g.low <= 0 and not _constant(g.over):
+                ends = f"{show(g.value)}, 95 % interval {show(g.low)} to {show(g.high)}"
+                yield Finding(f"Not clearly better than {g.over}: its gain in {label(name)} is {ends}.", True)
+        return
+    for name, (low, high) in known.ranges.items():
+        own = (s.mean if s.folds and s.mean else s.metrics).get(name, math.nan)
+        rivals = [(b.metrics[name], b.name) for b in s.baselines if name in b.metrics and not _constant(b.name)]
+        error = name.endswith("_mae")
+        if name in ("accuracy", "balanced_accuracy") and rivals and low <= max(rivals)[0]:
+            value, who = max(rivals)
+        elif error and rivals and high >= min(rivals)[0]:
+            value, who = min(rivals)
+        else:
+            continue
+        yield Finding(f"Not clearly better than {who}: {label(name)} {show(own)}, its {show(value)}.", True)
+
+
+def _constant(baseline: str) -> bool:
+    """Always the commonest class: said of it in its own sentence."""
+    return baseline == "most frequent class"
 
 
 def _validation(history: History, best: int | None, high: float) -> Iterator[Finding]:
@@ -92,7 +135,7 @@ def _calibration(m: Material) -> Iterator[Finding]:
     p = m.predictions
     if p is None or (m.scores and m.scores.kind == "values") or p.y.ndim != 1 or len(p.y) < FEW:
         return
-    c = measure.calibration(p.said, p.y)
+    c = answers.calibration(p.said, p.y)
     low, high = measure.wilson(c.accuracy * c.n, c.n)
     if not low <= c.confidence <= high:
         text = f"{share(c.confidence)} sure on average, right in {share(c.accuracy)} of its answers."
@@ -155,8 +198,3 @@ def _line(entry: object) -> str:
     if isinstance(entry, dict):
         return ": ".join(str(v) for v in entry.values())
     return ": ".join(map(str, entry)) if isinstance(entry, list | tuple) else str(entry)
-
-
-def _list(names: list[str], limit: int = 5) -> str:
-    quoted = ", ".join(f"“{n}”" for n in names[:limit])
-    return quoted if len(names) <= limit else f"{quoted} and {len(names) - limit} others"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from proj.report.read import Array
+if TYPE_CHECKING:
+    from proj.report.read import Array
 
 LARGEST = 50  # classes; beyond that a matrix cannot be read, and only the top confusions are listed
 WITH_SHARES = 12  # classes up to which each cell has room for its share of the row

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from proj.report.measure import Calibration, wilson
-from proj.report.read import Array, Points
+from proj.report.measure import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from proj.answers import Calibration
+    from proj.report.read import Array, Points
 
 SCATTER_POINTS = 800  # a target; more would only weigh
 # matplotlib cannot write `var(--ink)`: it gets colours that nothing else uses, replaced in its output.

@@ -6,24 +6,30 @@ A file that is missing is None (the report says so); one that is there and canno
 from __future__ import annotations
 
 import csv
-import json
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from proj import runs
 from proj.errors import CheckFailed
-from proj.runs import Record
+from proj.report import files
+from proj.report import prepared as prepared_folder
+
+if TYPE_CHECKING:
+    from proj.report.prepared import Prepared as Prepared
+    from proj.runs import Record
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Points = list[tuple[float, float]]  # (epoch, value), by epoch
 History = dict[str, dict[int, Points]]  # column → fold (0 where there are none) → points
+
+
+@dataclass(frozen=True)
+class Baseline:
+    name: str
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,8 @@ class Scores:
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     per_target: dict[str, dict[str, float]] = field(default_factory=dict)
     confusion: Array | None = None
-    baseline: dict[str, Any] = field(default_factory=dict)
+    baselines: list[Baseline] = field(default_factory=list)
+    calibration: dict[str, float] = field(default_factory=dict)
     best_epoch: int | None = None
     folds: list[dict[str, Any]] = field(default_factory=list)
     mean: dict[str, float] = field(default_factory=dict)
@@ -50,23 +57,37 @@ class Predictions:
     """predictions.npz. `index` int64 (N,), rows of the prepared arrays; `id` str (N,).
 
     Classes: `y` int64 (N,), `said` the probabilities, float (N, K). Values: `y` and `said` float (N, T).
+    `baseline`: what the strongest baseline says of the same rows, classes (N,) or values (N, T), where it is kept.
     """
 
     index: Array
     y: Array
     said: Array
     id: Array
+    baseline: Array | None = None
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The prepared folder. `x` uint8 (N, H, W, C), memory-mapped; `split` 0 train, 1 val, 2 test."""
+class Look:
+    """What weighed in one answer: `heat` float (h, w), (views, h, w) or (steps, channels), 0..1; or a text's spans.
 
-    meta: dict[str, Any]
-    y: Array
-    split: Array
-    group: Array | None
-    x: Array | None
+    `spans` are (start, end, weight) in `text`, weight -1..1: over 0 what spoke for the answer.
+    """
+
+    heat: Array | None = None
+    text: str = ""
+    spans: tuple[tuple[int, int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Other:
+    """A score on another source. `unknown`: rows of classes that the model does not know, left out of `rows`."""
+
+    source: str
+    rows: int
+    unknown: dict[str, int]
+    metrics: dict[str, float]
+    date: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,8 @@ class Material:
     prepared: Prepared | None
     question: str
     title: str
+    looks: dict[int, Look] = field(default_factory=dict)
+    others: list[Other] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -94,67 +117,30 @@ def material(run: Path, prepared: Path | None) -> Material:
     record = runs.read(run)
     scores = _scores(run / "metrics.json")
     predictions = _predictions(run / "predictions.npz", scores)
-    data = _prepared(prepared)
+    data = prepared_folder.read(prepared)
     if predictions is not None and data is not None:
         _match(predictions, data, run)
-    said = [_json(path) or {} for path in (run / "metrics.json", run / "bundle" / "bundle.json")]
+    said = [files.json_object(path) or {} for path in (run / "metrics.json", run / "bundle" / "bundle.json")]
     return Material(
         run=run,
         record=record,
-        config=_text(run / "config.yaml"),
+        config=files.text(run / "config.yaml"),
         history=_histories(run),
         scores=scores,
         predictions=predictions,
         prepared=data,
         question=next((str(s["question"]) for s in said if s.get("question")), ""),
         title=next((str(s["title"]) for s in said if s.get("title")), ""),
+        looks=_looks(run / "looks.json"),
+        others=_others(run / "others.json"),
     )
 
 
-@contextmanager
-def _usable(path: Path, next: str = "`proj evaluate RUN` writes it anew") -> Iterator[None]:
-    """Turn whatever a broken file makes its reader raise into CheckFailed."""
-    try:
-        yield
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        EOFError,
-        BadZipFile,
-        RecursionError,
-    ) as e:
-        found = f"it has no {e}" if isinstance(e, KeyError) else str(e) or type(e).__name__
-        raise CheckFailed(f"{path} is broken: no report can be made of it", found=found, next=next) from None
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    with _usable(path):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"a JSON {type(content).__name__} where an object was expected")
-    return content
-
-
-def _numbers(raw: Any) -> dict[str, float]:
-    """The numbers of a JSON object; null becomes NaN, anything else (names, lists) is left out."""
-    kept = {k: v for k, v in dict(raw or {}).items() if v is None or isinstance(v, int | float)}
-    return {str(k): math.nan if v is None else float(v) for k, v in kept.items()}
-
-
 def _scores(path: Path) -> Scores | None:
-    raw = _json(path)
+    raw = files.json_object(path)
     if raw is None:
         return None
-    with _usable(path):
+    with files.usable(path):
         names = [str(n) for n in raw.get("names") or []]
         kind = raw.get("kind", "classes")
         if kind not in ("classes", "values"):
@@ -168,16 +154,23 @@ def _scores(path: Path) -> Scores | None:
             split=str(raw.get("split", "test")),
             names=names,
             units=[str(u) for u in raw.get("units") or []],
-            metrics=_numbers(raw.get("metrics")),
-            per_class={str(k): _numbers(v) for k, v in (raw.get("per_class") or {}).items()},
-            per_target={str(k): _numbers(v) for k, v in (raw.get("per_target") or {}).items()},
+            metrics=files.numbers(raw.get("metrics")),
+            per_class={str(k): files.numbers(v) for k, v in (raw.get("per_class") or {}).items()},
+            per_target={str(k): files.numbers(v) for k, v in (raw.get("per_target") or {}).items()},
             confusion=confusion,
-            baseline=dict(raw.get("baseline") or {}),
+            baselines=_baselines(raw),
+            calibration=files.numbers(raw.get("calibration")),
             best_epoch=None if best is None else int(best),
             folds=[dict(f) for f in raw.get("folds") or []],
-            mean=_numbers(raw.get("mean")),
-            std=_numbers(raw.get("std")),
+            mean=files.numbers(raw.get("mean")),
+            std=files.numbers(raw.get("std")),
         )
+
+
+def _baselines(raw: dict[str, Any]) -> list[Baseline]:
+    """A list, or of runs made before there were several `baseline`, one."""
+    found = raw.get("baselines") or ([raw["baseline"]] if raw.get("baseline") else [])
+    return [Baseline(str(b.get("name", "baseline")), files.numbers(b.get("metrics"))) for b in found]
 
 
 def _histories(run: Path) -> History:
@@ -196,7 +189,7 @@ def _columns(path: Path) -> dict[str, Points]:
     if not path.is_file():
         return columns
     again = "delete it for a report without learning curves"
-    with _usable(path, again), path.open(encoding="utf-8", newline="") as f:
+    with files.usable(path, again), path.open(encoding="utf-8", newline="") as f:
         rows = csv.DictReader(f)
         if "epoch" not in (rows.fieldnames or []):
             raise ValueError(f"no column epoch among {', '.join(rows.fieldnames or []) or 'none'}")
@@ -214,10 +207,11 @@ def _columns(path: Path) -> dict[str, Points]:
 def _predictions(path: Path, scores: Scores | None) -> Predictions | None:
     if not path.is_file():
         return None
-    with _usable(path), path.open("rb") as f, np.load(f, allow_pickle=False) as saved:
+    with files.usable(path), path.open("rb") as f, np.load(f, allow_pickle=False) as saved:
         said = saved["prob"] if "prob" in saved else saved["pred"]
         y, index = saved["y"], saved["index"]
         ids = saved["id"] if "id" in saved else index.astype(str)
+        simple = saved.get("baseline")
         n = len(y)
         if said.ndim != 2 or {len(said), len(index), len(ids)} != {n}:
             raise ValueError(f"arrays of different lengths: y {y.shape}, answers {said.shape}, index {index.shape}")
@@ -225,24 +219,37 @@ def _predictions(path: Path, scores: Scores | None) -> Predictions | None:
             raise ValueError(f"class {int(y.max())} among {said.shape[1]} probabilities")
         if scores and scores.names and said.shape[1] != len(scores.names):
             raise ValueError(f"{said.shape[1]} answers an item, metrics.json has {len(scores.names)} names")
-    return Predictions(index, y, said, ids)
+        if simple is not None and simple.shape != y.shape:
+            raise ValueError(f"a baseline's answers of shape {simple.shape} to {y.shape}")
+    return Predictions(index, y, said, ids, simple)
 
 
-def _prepared(folder: Path | None) -> Prepared | None:
-    meta = _json(folder / "meta.json") if folder else None
-    if folder is None or meta is None:
-        return None
-    again = "delete that folder; `proj data` prepares it anew"
-    with _usable(folder, again):
-        y, split = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("y", "split"))
-        path = folder / "x.npy"
-        x = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
-        named = folder / "group.npy"
-        group = np.load(named, allow_pickle=False) if named.is_file() else None
-        lengths = [len(a) for a in (y, split, group, x) if a is not None]
-        if len({*lengths}) != 1:
-            raise ValueError(f"arrays of different lengths: {lengths}")
-    return Prepared(meta, y, split, group, x)
+def _looks(path: Path) -> dict[int, Look]:
+    found = {}
+    again = "delete it for a report without what the model looked at"
+    with files.usable(path, again):
+        for raw in files.json_list(path, again):
+            heat = np.asarray(raw["heat"], np.float32) if raw.get("heat") is not None else None
+            if heat is not None and not (heat.ndim in (2, 3) and heat.size and bool(np.isfinite(heat).all())):
+                raise ValueError(f"a heat of shape {heat.shape}, or with what is no number")
+            spans = tuple((int(a), int(b), float(w)) for a, b, w in raw.get("spans") or [])
+            found[int(raw["index"])] = Look(heat, str(raw.get("text", "")), spans)
+    return found
+
+
+def _others(path: Path) -> list[Other]:
+    again = "delete it for a report without scores on other sources"
+    with files.usable(path, again):
+        return [
+            Other(
+                str(raw["source"]),
+                int(raw["rows"]),
+                {str(k): int(n) for k, n in (raw.get("unknown") or {}).items()},
+                files.numbers(raw.get("metrics")),
+                str(raw.get("date", "")),
+            )
+            for raw in files.json_list(path, again)
+        ]
 
 
 def _match(predictions: Predictions, data: Prepared, run: Path) -> None:

@@ -1,32 +1,29 @@
-"""The parts of a run report that show results: headline, tables, confusions, mistakes, confidence, data."""
+"""The parts of a run report that show results: headline, tables, confusions, confidence, data."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from proj.report import measure, pictures, plots
-from proj.report.findings import share
+from proj import answers
+from proj.report import elsewhere, measure, plots, traces
+from proj.report import examples as training
+from proj.report import mistakes as worst
 from proj.report.matrix import matrix
-from proj.report.pictures import MISTAKE_PX, Picture
-from proj.report.read import Material, Predictions, Scores
+from proj.report.values import scatters, target_headlines, target_table
+from proj.report.words import label, number, share
 
-MISTAKES = 24
+if TYPE_CHECKING:
+    from proj.report.measure import Gain, Intervals
+    from proj.report.read import Material, Scores
+
 PAIRS = 8
 LONG = 20  # classes above which a table opens with its ten weakest and folds the rest
-LABELS = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "f1": "F1",
-    "ece": "calibration error",
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "r2": "R²",
-}
+UNBALANCED = 1.5  # commonest to rarest class of the test, from which balanced accuracy is in large type
 
 
 @dataclass(frozen=True)
@@ -36,59 +33,49 @@ class Headline:
     label: str
     value: str
     notes: list[str]
+    unit: str = ""
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """`lines` are (what, value) in reading order: true, said, ..."""
-
-    id: str
-    picture: Picture | None
-    lines: list[tuple[str, str]]
-
-
-def sections(m: Material) -> dict[str, Any]:
-    """What `run.html` takes, by name; None for what there is not."""
+def sections(m: Material, found: Intervals) -> dict[str, Any]:
+    """What `run.html` takes, by name; None for what there is not. `found`: the intervals of these figures."""
     s, p = m.scores, m.predictions
     classes = s is None or s.kind == "classes"
     confusion = s.confusion if s is not None and s.confusion is not None and s.confusion.any() else None
-    calibrated = measure.calibration(p.said, p.y) if p is not None and classes and len(p.y) else None
+    calibrated = answers.calibration(p.said, p.y) if p is not None and classes and len(p.y) else None
     return {
-        "headlines": headlines(m),
-        "interval_note": measure.intervals(m).note if s is not None and not s.folds else "",
+        "headlines": headlines(m, found),
+        "interval_note": found.note if found.ranges else "",
         "rest": rest(s),
         "n": tested(m),
         "folds": folds(s),
-        "table": table(m),
+        "table": table(m, found),
         "matrix": matrix(confusion, s.names) if s is not None and confusion is not None else None,
         "pairs": measure.most_confused(confusion, s.names, PAIRS if len(s.names) <= 50 else 20)
         if s is not None and confusion is not None
         else None,
-        "mistakes": mistakes(m),
+        "mistakes": worst.mistakes(m),
+        "explained": worst.explained(m),
+        "shows": m.prepared.shows if m.prepared is not None else "",
+        "several_views": m.prepared is not None and m.prepared.x is not None and m.prepared.x.ndim == 5,
+        "lanes": lanes(m),
         "calibrated": calibrated,
+        "temperature": s.calibration if s is not None and classes else {},
         "confidence": plots.confidence(calibrated) if calibrated else "",
         "reliability": plots.reliability(calibrated) if calibrated else "",
         "coverage": measure.coverage(p.said, p.y) if p is not None and calibrated else [],
         "scatters": scatters(m),
+        "others": elsewhere.table(m),
         "counts": counts(m),
-        "examples": pictures.examples(m.prepared, len(m.names))
-        if m.prepared is not None and m.prepared.y.ndim == 1 and pictures.has_pictures(m.prepared)
-        else [],
-        "has_pictures": pictures.has_pictures(m.prepared),
+        "examples": training.examples(m),
     }
 
 
-def label(name: str) -> str:
-    return LABELS.get(name, name.replace("_", " "))
-
-
-def number(value: float) -> str:
-    return "–" if not math.isfinite(value) else f"{value:.4g}"
-
-
-def rounded(value: float) -> str:
-    """Three digits that matter, never as a power of ten."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def lanes(m: Material) -> tuple[int, int] | None:
+    """How many of how many channels a trace shows, where that is not all."""
+    if m.prepared is None or m.prepared.shows != "series":
+        return None
+    channels = len(m.prepared.channels)
+    return (traces.LANES, channels) if channels > traces.LANES else None
 
 
 def tested(m: Material) -> int:
@@ -98,42 +85,70 @@ def tested(m: Material) -> int:
     return len(m.predictions.y) if m.predictions is not None else 0
 
 
-def headlines(m: Material) -> list[Headline]:
+def headlines(m: Material, found: Intervals) -> list[Headline]:
     """The one to three figures that a run is judged by."""
     s = m.scores
     if s is None:
         return []
-    if s.folds:
-        return [Headline(label(name), share(v), _spread(s, name)) for name, v in [*s.mean.items()][:3]]
-    show = share if s.kind == "classes" else number
-    ranges = measure.intervals(m).ranges
-    return [Headline(label(name), show(v), _notes(s, name, ranges.get(name))) for name, v in _leading(s)]
+    made = [
+        Headline(label(name), share(value), [*_spread(s, name, share), *_notes(s, name, found)])
+        for name, value in leading(s)
+    ]
+    if s.kind == "values":
+        made = [
+            Headline(label_, number(value), [*_spread(s, key, number), *notes, *_beside(s, key, number, found)], unit)
+            for label_, key, value, unit, notes in target_headlines(m, found)
+        ]
+    return made or [Headline(label(name), number(v), _spread(s, name, number)) for name, v in [*s.metrics.items()][:3]]
 
 
-def _spread(s: Scores, name: str) -> list[str]:
-    return [f"± {share(s.std[name])} over {len(s.folds)} folds"] if name in s.std else []
+def _spread(s: Scores, name: str, show: Callable[[float], str]) -> list[str]:
+    return [f"± {show(s.std[name])} over {len(s.folds)} folds"] if s.folds and name in s.std else []
 
 
-def _leading(s: Scores) -> list[tuple[str, float]]:
-    first = [(name, v) for name, v in s.metrics.items() if name in ("accuracy", "macro_f1")]
-    return first or [*s.metrics.items()][:3]
+def leading(s: Scores) -> list[tuple[str, float]]:
+    """Of classes: the task's own metric, accuracy, and what unequal classes do to it."""
+    figures = s.mean if s.folds and s.mean else s.metrics
+    if s.kind == "values" or not figures:
+        return []
+    by_class = s.confusion.sum(1) if s.confusion is not None and s.confusion.any() else np.ones(1)
+    unbalanced = by_class.max() > UNBALANCED * max(by_class.min(), 1)
+    second = "balanced_accuracy" if unbalanced and "balanced_accuracy" in figures else "macro_f1"
+    own = next(iter(figures))
+    wanted = dict.fromkeys([*([own] if own != "log_loss" else []), "accuracy", second])
+    return [(name, figures[name]) for name in wanted if name in figures]
 
 
 def rest(s: Scores | None) -> list[tuple[str, str]]:
-    """The metrics that are not in large type."""
-    large = {name for name, _ in _leading(s)} if s and not s.folds else set()
-    return [(label(n), number(v)) for n, v in s.metrics.items() if n not in large] if s and not s.folds else []
+    """The metrics that are not in large type; those of values stand in their table."""
+    if s is None or s.kind == "values":
+        return []
+    large = {name for name, _ in leading(s)}
+    return [(label(n), number(v)) for n, v in (s.mean if s.folds and s.mean else s.metrics).items() if n not in large]
 
 
-def _notes(s: Scores, name: str, interval: tuple[float, float] | None) -> list[str]:
-    notes = [f"95 % interval {share(interval[0])} to {share(interval[1])}"] if interval else []
-    if s.confusion is not None and s.confusion.any() and name == "accuracy" and not s.baseline:
+def _notes(s: Scores, name: str, found: Intervals) -> list[str]:
+    notes = []
+    if name in found.ranges:
+        low, high = found.ranges[name]
+        notes.append(f"95 % interval {share(low)} to {share(high)}")
+    if s.confusion is not None and s.confusion.any() and name == "accuracy" and not s.baselines:
         notes.append(f"always the commonest class: {share(s.confusion.sum(1).max() / s.confusion.sum())}")
-    simple = dict(s.baseline.get("metrics") or {}).get(name)
-    if isinstance(simple, int | float):
-        shown = share(simple) if s.kind == "classes" else number(simple)
-        notes.append(f"{s.baseline.get('name', 'baseline')}: {shown}")
-    return notes
+    return notes + _beside(s, name, share, found)
+
+
+def _beside(s: Scores, name: str, show: Callable[[float], str], found: Intervals) -> list[str]:
+    """Each baseline's own figure, and by how much the strongest is beaten."""
+    notes = [f"{b.name}: {show(b.metrics[name])}" for b in s.baselines if name in b.metrics]
+    gain = found.gains.get(name)
+    return [*notes, gained(gain, show)] if gain is not None else notes
+
+
+def gained(g: Gain, show: Callable[[float], str]) -> str:
+    """In words: "0.031 better than TF-IDF (0.012 to 0.050)"."""
+    which = "better" if g.value >= 0 else "worse"
+    ends = sorted([g.low, g.high] if g.value >= 0 else [-g.low, -g.high])
+    return f"{show(abs(g.value))} {which} than {g.over} ({show(ends[0])} to {show(ends[1])})"
 
 
 def folds(s: Scores | None) -> dict[str, Any] | None:
@@ -159,13 +174,13 @@ def _cell(metrics: dict[str, Any], name: str, show: Callable[[float], str] = num
     return show(float(value)) if isinstance(value, int | float) else "–"
 
 
-def table(m: Material) -> dict[str, Any] | None:
+def table(m: Material, found: Intervals) -> dict[str, Any] | None:
     """Per class or per target: columns and rows; `short` holds the weakest classes when there are many."""
     s = m.scores
     if s is None:
         return None
     if s.kind == "values":
-        return _target_table(s, m.predictions)
+        return target_table(m, found)
     columns = ("precision", "recall", "f1")
     rows: list[dict[str, Any]] = [
         {
@@ -178,71 +193,6 @@ def table(m: Material) -> dict[str, Any] | None:
     ]
     short = sorted(rows, key=lambda row: float(row["f1"]))[:10] if len(rows) > LONG else []
     return {"columns": [label(c) for c in columns], "rows": rows, "short": short} if rows else None
-
-
-def _target_table(s: Scores, p: Predictions | None) -> dict[str, Any] | None:
-    each = s.per_target
-    if not each and p is not None and len(p.y):
-        each = measure.per_target(p.said, p.y, s.names)
-    columns = list(dict.fromkeys(c for figures in each.values() for c in figures))
-    units = dict(zip(s.names, s.units, strict=False))
-    rows = [
-        {"name": name, "unit": units.get(name, ""), "cells": [_cell(figures, c) for c in columns]}
-        for name, figures in each.items()
-    ]
-    return {"columns": [label(c) for c in columns], "rows": rows, "short": []} if rows else None
-
-
-def mistakes(m: Material) -> list[Mistake] | None:
-    """The worst answers: the surest wrong ones, or the values furthest off. None without predictions."""
-    s, p = m.scores, m.predictions
-    if p is None:
-        return None
-    if s is not None and s.kind == "values":
-        return [
-            Mistake(str(p.id[i]), _shown(m, p, i), _values(s, p, i))
-            for i in measure.worst_values(p.said, p.y, MISTAKES)
-        ]
-    names = m.names or [str(k) for k in range(p.said.shape[1])]
-    return [
-        Mistake(str(p.id[i]), _shown(m, p, i), _answer(p, i, names))
-        for i in measure.worst_classes(p.said, p.y, MISTAKES)
-    ]
-
-
-def _answer(p: Predictions, i: int, names: list[str]) -> list[tuple[str, str]]:
-    said, true = int(p.said[i].argmax()), int(p.y[i])
-    return [
-        ("said", f"{names[said]} {p.said[i, said]:.2f}"),
-        ("true", f"{names[true]} {p.said[i, true]:.2f}"),
-    ]
-
-
-def _values(s: Scores, p: Predictions, i: int) -> list[tuple[str, str]]:
-    units = s.units or [""] * len(s.names)
-    triples = zip(s.names, p.said[i], p.y[i], units, strict=False)
-    return [
-        (name, f"{rounded(float(said))} for {rounded(float(true))} {unit}".strip())
-        for name, said, true, unit in triples
-    ]
-
-
-def _shown(m: Material, p: Predictions, i: int) -> Picture | None:
-    if m.prepared is None or m.prepared.x is None or not pictures.has_pictures(m.prepared):
-        return None
-    return pictures.picture(m.prepared.x[int(p.index[i])], MISTAKE_PX)
-
-
-def scatters(m: Material) -> list[dict[str, str]]:
-    """True against said, a chart a target."""
-    s, p = m.scores, m.predictions
-    if s is None or p is None or s.kind != "values" or not len(p.y):
-        return []
-    units = s.units or [""] * len(s.names)
-    return [
-        {"name": name, "unit": unit, "svg": plots.scatter(t, p.y[:, t], p.said[:, t])}
-        for t, (name, unit) in enumerate(zip(s.names, units, strict=False))
-    ]
 
 
 def counts(m: Material) -> dict[str, Any] | None:

@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from proj import console
 from proj.errors import ResourceError
-from proj.report import findings, plots, results
-from proj.report.findings import share
-from proj.report.read import Material, material
-from proj.runs import Record
+from proj.report import findings, measure, plots, results
+from proj.report.read import History, Material, material
+from proj.report.words import label, share
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+    from proj.runs import Record
+
+SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
+CHARTS = 5  # of learning, but for the learning rate's
 
 
 def write(run: Path, prepared: Path | None) -> Path:
@@ -60,19 +64,20 @@ def _template() -> Template:
 
 def render(m: Material) -> str:
     """The page's HTML."""
+    known = measure.intervals(m)
     return _template().render(
         m=m,
         r=m.record,
         s=m.scores,
         command=command(m.record),
         commit=commit(m.record.git),
-        findings=findings.found(m),
+        findings=findings.found(m, known),
         skipped=findings.skipped_files(m),
         warnings=warnings(m),
         charts=charts(m),
         best=best(m),
         shows_results=m.scores is None or not m.scores.folds or m.scores.confusion is not None,
-        **results.sections(m),
+        **results.sections(m, known),
     )
 
 
@@ -103,25 +108,31 @@ def warnings(m: Material) -> list[str]:
 
 
 def charts(m: Material) -> list[dict[str, str]]:
-    """Learning curves: loss, validation scores, learning rate; those for which metrics.csv has columns."""
-    scores = [c for c in m.history if c.startswith("val_") and c != "val_loss"]
-    known = [c for c in ("val_accuracy", "val_macro_f1") if c in scores]
-    wanted = {
-        "Loss": {"train_loss": "training", "val_loss": "validation"},
-        "Validation": {c: results.label(c.removeprefix("val_")) for c in (known or scores)[:2]},
-        "Learning rate": {"lr": "learning rate"},
-    }
-    made = []
-    for title, columns in wanted.items():
+    """Learning curves of what metrics.csv has columns for: loss, validation scores, learning rate."""
+    made: list[dict[str, str]] = []
+    for title, columns in _curves(m.history).items():
         lines = [
             plots.Line(name, [*m.history[column].values()], second=i == 1)
             for i, (column, name) in enumerate(columns.items())
             if column in m.history
         ]
         if lines:
-            svg = plots.curves(title.lower().replace(" ", "-"), lines, findings.best_epoch(m.history, m.scores))
+            svg = plots.curves(f"curve{len(made)}", lines, findings.best_epoch(m.history, m.scores))
             made.append({"title": title, "svg": svg})
     return made
+
+
+def _curves(history: History) -> dict[str, dict[str, str]]:
+    """Charts by title, at most two columns in each: shares stand together, each other metric alone in its unit."""
+    scores = [c.removeprefix("val_") for c in history if c.startswith("val_") and c != "val_loss"]
+    shares = [c for c in scores if c in SHARES][:2]
+    wanted = {"Loss": {"train_loss": "training", "val_loss": "validation"}}
+    if shares:
+        wanted["Validation"] = {f"val_{c}": label(c) for c in shares}
+    for c in [c for c in scores if c not in SHARES][: CHARTS - len(wanted)]:
+        wanted[f"Validation {label(c)}"] = {f"val_{c}": label(c), f"train_{c}": "training"}
+    wanted["Learning rate"] = {"lr": "learning rate"}
+    return wanted
 
 
 def best(m: Material) -> str:
@@ -130,7 +141,7 @@ def best(m: Material) -> str:
     if epoch is None:
         return ""
     values = {
-        results.label(column.removeprefix("val_")): dict(folds.get(0, [])).get(epoch)
+        label(column.removeprefix("val_")): dict(folds.get(0, [])).get(epoch)
         for column, folds in m.history.items()
         if column.startswith("val_")
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from proj import infer
 from proj.errors import InputError, ProjError
-from proj.serve import guard, problems, schemas, upload
+from proj.serve import describe, guard, problems, schemas, upload
 from proj.serve.metrics import MEDIA_TYPE as METRICS_TYPE
 from proj.serve.metrics import Metrics, Observed
 from proj.serve.queue import Outcome, Queue
@@ -23,31 +24,22 @@ PAGE_FILES = {
     "": "index.html",
     "docs": "docs.html",
     "page/page.js": "page.js",
+    "page/answer.js": "answer.js",
+    "page/dom.js": "dom.js",
     "page/draw.js": "draw.js",
+    "page/photo.js": "photo.js",
+    "page/series.js": "series.js",
+    "page/table.js": "table.js",
+    "page/text.js": "text.js",
     "page/docs.js": "docs.js",
     "page/page.css": "page.css",
     "page/icon.svg": "icon.svg",
 }
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-BODY = {
-    "required": True,
-    "description": "One or several pictures: JPEG, PNG, WebP, GIF, BMP or TIFF.",
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [upload.FIELD],
-                "properties": {upload.FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}},
-            }
-        },
-        "image/*": BINARY,
-        "application/octet-stream": BINARY,
-    },
-}
 
 
 def create(model: infer.Model, settings: Settings) -> FastAPI:
-    """An application that answers with `model`. `app.state.draining = True` turns /ready to 503."""
+    """An application that answers with `model`, as `settings` tell. `app.state.draining = True` turns /ready to 503."""
+    model = _told(model, settings)
     manifest = model.manifest
     metrics = Metrics(manifest)
     queue = Queue(model, settings, metrics)
@@ -71,42 +63,46 @@ def create(model: infer.Model, settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(guard.Guard, host=settings.host, allow_host=settings.allow_host)
     app.add_middleware(Observed, metrics=metrics)  # added last: outermost, so that refusals are counted too
-    _add_predict(app, queue, manifest.kind, settings)
+    _add_predict(app, queue, model, settings)
     _add_state(app, model, settings, metrics)
     _add_page(app)
     _describe_problems(app)
     return app
 
 
-def _add_predict(app: FastAPI, queue: Queue, kind: str, settings: Settings) -> None:
-    one: Any = schemas.ClassAnswer if kind == "classes" else schemas.ValuesAnswer
-    several: Any = schemas.ClassAnswers if kind == "classes" else schemas.ValuesAnswers
+def _told(model: infer.Model, settings: Settings) -> infer.Model:
+    """The model with the threshold that the settings ended in: `infer.encode` reads the manifest's."""
+    serve = model.manifest.serve.model_copy(update={"threshold": settings.threshold})
+    return replace(model, manifest=model.manifest.model_copy(update={"serve": serve}))
+
+
+def _add_predict(app: FastAPI, queue: Queue, model: infer.Model, settings: Settings) -> None:
+    manifest = model.manifest
+    classes, word = manifest.kind == "classes", describe.word(manifest)
+    one: Any = schemas.ClassAnswer if classes else schemas.ValuesAnswer
+    several: Any = schemas.ClassAnswers if classes else schemas.ValuesAnswers
 
     @app.post(
         "/predict",
         response_model=one | several,
         response_model_exclude_unset=True,
-        summary="Answer one or several pictures",
+        summary=f"Answer one or several {word}s",
+        description=describe.answers(manifest),
         operation_id="predict",
-        openapi_extra={"requestBody": BODY},
+        openapi_extra={"requestBody": describe.request_body(manifest)},
     )
     async def predict(request: Request) -> Response:
-        """One picture gives one answer, several give a list in their order.
-
-        Send `multipart/form-data` with a part called `file` for each picture, or one picture as the raw body
-        with its content type. In a list, a picture that cannot be read has `error` in place of an answer; a
-        single one that cannot be read is a problem with status 413, 415 or 422.
-        """
         body = guard.Body(request, max_bytes=settings.max_upload_bytes, idle_s=settings.idle_s)
         try:
             queue.check_room()
-            inputs = await upload.read(body, request.headers.get("content-type"), settings.max_inputs)
+            content_type = request.headers.get("content-type")
+            sent = await upload.read(body, content_type, manifest.modality, model.spec, settings.max_inputs)
         except ProjError:
             await body.discard()
             raise
-        outcomes = await queue.answers(inputs)
-        if len(inputs) > 1:
-            pairs = zip(inputs, outcomes, strict=True)
+        outcomes = await queue.answers(sent.inputs)
+        if sent.many:
+            pairs = zip(sent.inputs, outcomes, strict=True)
             return JSONResponse({"predictions": [_or_error(i, o) for i, o in pairs]})
         if isinstance(outcomes[0], InputError):
             raise outcomes[0]
@@ -122,6 +118,7 @@ def _add_state(app: FastAPI, model: infer.Model, settings: Settings, metrics: Me
     facts = schemas.ModelFacts(
         **manifest.model_dump(exclude={"schema_version", "example", "serve"}),
         model=manifest.model,
+        threshold=manifest.serve.threshold,
         warning=manifest.warning,
         limits=schemas.Limits(
             max_upload_mb=settings.max_upload_mb,

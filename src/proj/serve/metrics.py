@@ -27,6 +27,7 @@ from proj.bundle import Manifest
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+NOT_SURE = "not_sure"  # the label of answers without one
 SIZES = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -59,7 +60,8 @@ class Metrics:
         )  # fmt: skip
         info.labels(manifest.model, manifest.name, manifest.version, manifest.backbone, manifest.data_hash).set(1)
         if manifest.kind == "classes":
-            for name in manifest.names:  # a label that was never given is a 0, not a gap
+            held_back = (NOT_SURE,) if manifest.serve.threshold else ()
+            for name in (*manifest.names, *held_back):  # a label that was never given is a 0, not a gap
                 self._predictions.labels(name)
 
     def request(self, route: str, status: int, seconds: float) -> None:
@@ -77,7 +79,7 @@ class Metrics:
     def answer(self, answer: dict[str, Any]) -> None:
         """Count one answer in `infer.encode`'s form."""
         if "label" in answer:
-            self._predictions.labels(answer["label"]).inc()
+            self._predictions.labels(NOT_SURE if answer["label"] is None else answer["label"]).inc()
         else:
             for target, value in answer["values"].items():
                 self._values.labels(target).observe(value["value"])

@@ -34,29 +34,33 @@ KINDS = {
     405: Kind("wrong-method", "Method not allowed", "The path exists, but takes the methods in the header Allow."),
     408: Kind("too-slow", "The upload stood still", "No byte came for longer than the server waits."),
     413: Kind("too-large", "Too large", "Too many bytes, inputs or pixels; the limits are in /model."),
-    415: Kind("unsupported", "Not a kind of input that is taken", "Wrong content type, or no picture."),
+    415: Kind("unsupported", "Not a kind of input that is taken", "Wrong content type, or a file of another kind."),
     421: Kind("wrong-host", "Not this server's name", "Host is not a name that the server answers to."),
-    422: Kind("unreadable", "The input cannot be read", "Empty, broken or cut off."),
+    422: Kind("unreadable", "The input cannot be read", "Empty, broken, or not of the form that the model takes."),
     500: Kind("internal", "The server failed", "A fault of the server; its log says more."),
     503: Kind("busy", "Not now", "The queue is full, or the server is stopping; try again after Retry-After."),
 }
 
 
-def response(request_path: str, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem as a response. `request_path` becomes `instance`."""
+def body(request_path: str, status: int, detail: str) -> dict[str, Any]:
+    """The five members of a problem."""
     # A status without a kind of its own is described by that of its class.
     kind = KINDS.get(status) or KINDS[400 if status < 500 else 500]
-    headers = dict(headers or {})
-    if status == 503:
-        headers.setdefault("Retry-After", str(RETRY_AFTER_S))
-    body: dict[str, Any] = {
+    return {
         "type": f"/docs#{kind.slug}",
         "title": kind.title,
         "status": status,
         "detail": detail,
         "instance": request_path,
     }
-    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def response(request_path: str, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem as a response. `request_path` becomes `instance`."""
+    headers = dict(headers or {})
+    if status == 503:
+        headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+    return JSONResponse(body(request_path, status, detail), status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

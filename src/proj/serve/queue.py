@@ -11,15 +11,15 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from proj import infer
 from proj.errors import Busy, InputError
-from proj.serve.metrics import Metrics
-from proj.serve.settings import Settings
-from proj.serve.upload import Input
+
+if TYPE_CHECKING:
+    from proj.serve.metrics import Metrics
+    from proj.serve.settings import Settings
+    from proj.serve.upload import Input
 
 Answer = dict[str, Any]
 Outcome = Answer | InputError
@@ -89,7 +89,7 @@ class Queue:
         decoded = [self._decode(job.input) for job in jobs]
         good = [x for x in decoded if not isinstance(x, InputError)]
         self.metrics.batch(len(good), len(jobs) - len(good))
-        rows = iter(infer.run(self.model, np.stack(good)) if good else ())
+        rows = iter(infer.run(self.model, infer.batch(good)) if good else ())
         outcomes: list[Outcome] = []
         for job, x in zip(jobs, decoded, strict=True):
             if isinstance(x, InputError):
@@ -102,7 +102,9 @@ class Queue:
 
     def _decode(self, item: Input) -> infer.Array | InputError:
         try:
-            if not item.content:
+            if isinstance(item.content, InputError):
+                return item.content
+            if isinstance(item.content, bytes) and not item.content:
                 raise InputError("the file is empty", found="0 bytes")
             return infer.decode(self.model, item.content, max_pixels=self.settings.max_pixels)
         except InputError as e:

@@ -6,12 +6,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from proj.bundle import Sample
+
 
 class ClassAnswer(BaseModel):
     """The answer to one input of a task with classes."""
 
     input: str = Field(description="The input's name: the file's, or `body`", examples=["photo.jpg"])
-    label: str = Field(description="The most probable class", examples=["paper"])
+    label: str | None = Field(
+        description="The most probable class; null where the model holds back", examples=["paper"]
+    )
+    not_sure: bool = Field(default=False, description="Only there, and true, when `confidence` is below the threshold")
     confidence: float = Field(ge=0, le=1, description="Its probability", examples=[0.93])
     probabilities: dict[str, float] = Field(
         description="Every class's probability", examples=[{"paper": 0.93, "glass": 0.07}]
@@ -39,8 +44,8 @@ class ValuesAnswer(BaseModel):
 class InputFailed(BaseModel):
     """One of several inputs, which could not be read."""
 
-    input: str = Field(examples=["notes.txt"])
-    error: str = Field(examples=["not a picture that can be read"])
+    input: str = Field(examples=["b.jpg"])
+    error: str = Field(examples=["the file is empty"])
 
 
 class ClassAnswers(BaseModel):
@@ -72,7 +77,7 @@ class Limits(BaseModel):
     """What one request may hold."""
 
     max_upload_mb: float = Field(description="Size of the whole body, in millions of bytes")
-    max_inputs: int = Field(description="Number of `file` parts")
+    max_inputs: int = Field(description="Number of inputs, and of pictures in a form")
     max_pixels: int = Field(description="Width times height of a picture")
 
 
@@ -87,9 +92,11 @@ class ModelFacts(BaseModel):
     modality: str
     kind: Literal["classes", "values"]
     page_input: Literal["photo", "sketch"]
+    threshold: float = Field(description="Answers less sure than this carry no label")
     names: list[str] = Field(description="Classes, or targets, in the model's order")
     units: list[str] = Field(description="The targets' units; empty for classes")
-    preprocess: dict[str, Any]
+    preprocess: dict[str, Any] = Field(description="What an input is brought to")
+    samples: list[Sample] = Field(description="Inputs to try: `body` is what POST /predict takes as JSON")
     data_hash: str
     metrics: dict[str, float] = Field(description="On the split named below")
     split: str
@@ -107,5 +114,5 @@ class Problem(BaseModel):
     type: str = Field(description="Points at the kind of problem on /docs", examples=["/docs#unreadable"])
     title: str = Field(examples=["The input cannot be read"])
     status: int = Field(ge=400, le=599, examples=[422])
-    detail: str = Field(examples=["the picture is broken or cut off"])
+    detail: str = Field(examples=["the file is empty"])
     instance: str = Field(description="The path that was asked for", examples=["/predict"])

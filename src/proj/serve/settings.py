@@ -26,7 +26,7 @@ class Settings(BaseModel):
     carry beside the loopback ones ("api.example.com", "*.example.com", "10.0.0.5:8000"); on a bind that
     others can reach, none given means any. `drain_s` is how long a server told to stop goes on taking
     requests while /ready says 503, `stop_s` how long it then waits for those in flight. `idle_s` is how long
-    an upload may stand still.
+    an upload may stand still. Answers less sure than `threshold` carry no label.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +41,7 @@ class Settings(BaseModel):
     max_inputs: int = Field(64, ge=1, le=10_000)
     queue_size: int = Field(256, ge=1, le=1_000_000)
     max_batch: int = Field(8, ge=1, le=1024)
+    threshold: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
     drain_s: float = Field(0.0, ge=0, le=3600, allow_inf_nan=False)
     stop_s: float = Field(25.0, gt=0, le=3600, allow_inf_nan=False)
     idle_s: float = Field(30.0, gt=0, le=3600, allow_inf_nan=False)

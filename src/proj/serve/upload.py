@@ -1,125 +1,116 @@
-"""From a request's body to inputs: multipart with one or several `file` parts, or one picture's raw bytes."""
+"""From a request's body to inputs: a form's parts, one input's raw bytes, or JSON."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 
-from proj.errors import BadRequest, InputError, InputTooLarge, UnsupportedInput
-from proj.serve.guard import Body
+from proj.errors import InputError, UnsupportedInput
+from proj.serve import form, json_body
 
 if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+    from proj.preprocess.spec import Modality, Spec
+    from proj.serve.guard import Body
 
-FIELD = "file"
 RAW_NAME = "body"
-RAW_TYPE = "application/octet-stream"
-NAME_LENGTH = 255
-TAKEN = "multipart/form-data with `file` parts, image/* or application/octet-stream"
+JSON_TYPE = "application/json"
+# What one input may come as when it is the whole body; the first is taken where nothing is declared
+# (RFC 9110 8.3: a body without a type may be looked into).
+RAW_TYPES: dict[Modality, tuple[str, ...]] = {
+    "image": ("application/octet-stream", "image/*"),
+    "text": ("text/plain",),
+    "series": ("application/octet-stream", "text/csv"),
+}
+CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One picture as it came, and its name for the answer."""
+    """One input as it came, and its name for the answer. `content` is an error where it could not be told apart."""
 
     name: str
-    content: bytes
+    content: json_body.Content | InputError
 
 
-async def read(body: Body, content_type: str | None, max_inputs: int) -> list[Input]:
-    """All inputs of a request, at least one; a single one is not empty.
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A request's inputs, at least one; `many`: they are answered as a list."""
 
-    Raises UnsupportedInput (content type), BadRequest (broken multipart), InputTooLarge (bytes or number of
-    inputs), InputError (nothing in it), TooSlow. The body may then hold more than was read.
+    inputs: list[Input]
+    many: bool = False
+
+
+async def read(body: Body, content_type: str | None, modality: Modality, spec: Spec, max_inputs: int) -> Upload:
+    """All inputs of a request; a single one is not empty and not an error.
+
+    Raises UnsupportedInput (content type), BadRequest (broken multipart or JSON), InputTooLarge (bytes or number of
+    inputs), InputError (nothing in it, JSON of another form), TooSlow. The body may then hold more than was read.
     """
-    declared = content_type or RAW_TYPE  # RFC 9110 8.3: a body without a type may be read so
+    declared = content_type or RAW_TYPES[modality][0]
     kind, options = parse_options_header(declared)
-    if kind == b"multipart/form-data":
-        inputs = await _multipart(body, options.get(b"boundary", b""), max_inputs)
-    elif kind.startswith(b"image/") or kind == RAW_TYPE.encode():
-        inputs = [Input(RAW_NAME, b"".join([chunk async for chunk in body.chunks()]))]
+    name = kind.decode("latin-1")
+    if name == "multipart/form-data":
+        read_form = await form.read(body, options.get(b"boundary", b""), max_inputs, views=modality == "image")
+        upload = _from_form(read_form)
+    elif name == JSON_TYPE:
+        raw = await _all(body)
+        # Parsing megabytes takes long enough for other requests to notice.
+        upload = await asyncio.to_thread(_from_json, raw, spec, max_inputs)
+    elif _fits(name, RAW_TYPES[modality]):
+        _check_charset(name, options.get(b"charset", b"").decode("latin-1"))
+        upload = Upload([Input(RAW_NAME, await _all(body))])
     else:
-        raise UnsupportedInput(f"content type {declared[:100]!r} is not taken", found=f"taken are {TAKEN}")
-    if not inputs:
-        raise InputError("no input in the form", next=f"send the picture as a part called `{FIELD}`")
-    if len(inputs) == 1 and not inputs[0].content:
-        raise InputError(f"{inputs[0].name} is empty", found="0 bytes")
-    return inputs
+        raise UnsupportedInput(
+            f"content type {declared[:100]!r} is not taken", found=f"taken are {', '.join(taken(modality))}"
+        )
+    return upload if upload.many else _single(upload)
 
 
-async def _multipart(body: Body, boundary: bytes, max_inputs: int) -> list[Input]:
-    if not boundary:
-        raise BadRequest("the multipart body has no boundary in its content type")
-    form = _Form(max_inputs)
+def taken(modality: Modality) -> list[str]:
+    """The content types of a request's body."""
+    return ["multipart/form-data", JSON_TYPE, *RAW_TYPES[modality]]
+
+
+def _fits(name: str, types: tuple[str, ...]) -> bool:
+    return any(name == t or (t.endswith("/*") and name.startswith(t[:-1]) and len(name) >= len(t)) for t in types)
+
+
+def _check_charset(name: str, charset: str) -> None:
+    if name.startswith("text/") and charset.strip("\"' ").lower() not in CHARSETS:
+        raise UnsupportedInput(f"charset {charset[:40]!r} is not taken", found="UTF-8 is", next="send UTF-8")
+
+
+async def _all(body: Body) -> bytes:
+    return b"".join([chunk async for chunk in body.chunks()])
+
+
+def _from_form(parts: form.Parts) -> Upload:
+    if parts.views:
+        name = ", ".join(p.name for p in parts.views)[: form.NAME_LENGTH]
+        return Upload([Input(name, [p.content for p in parts.views])])
+    return Upload([Input(p.name, p.content) for p in parts.files], many=len(parts.files) > 1)
+
+
+def _from_json(raw: bytes, spec: Spec, max_inputs: int) -> Upload:
+    bodies, many = json_body.split(json_body.parse(raw), max_inputs)
+    inputs = [Input(f"inputs[{i}]" if many else RAW_NAME, b) for i, b in enumerate(bodies)]
+    return Upload([_source(i, spec) for i in inputs], many)
+
+
+def _source(item: Input, spec: Spec) -> Input:
     try:
-        parser = MultipartParser(boundary, form.callbacks())
-        async for chunk in body.chunks():
-            parser.write(chunk)
-    except FormParserError as e:
-        raise BadRequest("the multipart body is broken", found=str(e)[:200]) from None
-    if not form.finished:
-        raise BadRequest("the multipart body is cut off", found="its closing boundary is missing")
-    return form.inputs
+        return replace(item, content=json_body.source(item.content, spec))
+    except InputError as e:
+        return replace(item, content=e)
 
 
-class _Form:
-    """Collects the parts in memory: their size is bounded, and no temporary file is needed."""
-
-    def __init__(self, max_inputs: int) -> None:
-        self.max_inputs = max_inputs
-        self.inputs: list[Input] = []
-        self.finished = False
-        self.begin()
-
-    def callbacks(self) -> MultipartCallbacks:
-        return {
-            "on_part_begin": self.begin,
-            "on_header_field": self.header_name,
-            "on_header_value": self.header_value,
-            "on_header_end": self.header_end,
-            "on_headers_finished": self.headers_finished,
-            "on_part_data": self.data,
-            "on_part_end": self.end,
-            "on_end": self.finish,
-        }
-
-    def begin(self) -> None:
-        self.field, self.value = b"", b""
-        self.disposition = b""
-        self.name = ""
-        self.content = bytearray()
-
-    def header_name(self, data: bytes, start: int, end: int) -> None:
-        self.field += data[start:end]
-
-    def header_value(self, data: bytes, start: int, end: int) -> None:
-        self.value += data[start:end]
-
-    def header_end(self) -> None:
-        if self.field.lower() == b"content-disposition":
-            self.disposition = self.value
-        self.field, self.value = b"", b""
-
-    def headers_finished(self) -> None:
-        _, options = parse_options_header(self.disposition)
-        field = options.get(b"name", b"").decode("utf-8", "replace")
-        if field != FIELD:
-            raise BadRequest(
-                f"the form has a part called {field[:100]!r}", next=f"each picture's part is called `{FIELD}`"
-            )
-        if len(self.inputs) == self.max_inputs:
-            raise InputTooLarge("too many inputs in one request", found=f"the limit is {self.max_inputs}")
-        self.name = options.get(b"filename", b"").decode("utf-8", "replace")[:NAME_LENGTH]
-
-    def data(self, data: bytes, start: int, end: int) -> None:
-        self.content += data[start:end]
-
-    def end(self) -> None:
-        self.inputs.append(Input(self.name or FIELD, bytes(self.content)))
-        self.content = bytearray()
-
-    def finish(self) -> None:
-        self.finished = True
+def _single(upload: Upload) -> Upload:
+    item = upload.inputs[0]
+    if isinstance(item.content, InputError):
+        raise item.content
+    if isinstance(item.content, bytes) and not item.content:
+        raise InputError(f"{item.name} is empty", found="0 bytes")
+    return upload

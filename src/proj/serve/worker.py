@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -18,11 +19,17 @@ import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from proj.serve.settings import Settings
+from proj.serve import guard, problems
+
+if TYPE_CHECKING:
+    from proj.serve.settings import Settings
 
 READY = b"ready"
 KEEP_ALIVE_S = 75  # longer than load balancers keep an idle connection
@@ -49,6 +56,23 @@ class _Server(uvicorn.Server):
         start = time.monotonic()
         await super().shutdown(sockets)
         self.cut_off = time.monotonic() - start >= (self.config.timeout_graceful_shutdown or 0)
+
+
+class _Http(H11Protocol):
+    """uvicorn's HTTP/1.1 that answers with a problem where what came is no HTTP."""
+
+    def send_400_response(self, msg: str) -> None:
+        content = json.dumps(problems.body("", 400, f"not an HTTP request: {msg}")).encode()
+        headers = {
+            "Content-Type": problems.MEDIA_TYPE,
+            "Content-Length": str(len(content)),
+            "Connection": "close",
+            **guard.SECURITY_HEADERS,
+        }
+        start = h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request")
+        for event in (start, h11.Data(data=content), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 def main(bundle: Path, settings: Settings, sock: socket.socket, pipe: Connection, metrics_folder: str) -> None:
@@ -91,7 +115,7 @@ def main(bundle: Path, settings: Settings, sock: socket.socket, pipe: Connection
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http=_Http,
         ws="none",
         lifespan="on",
         workers=settings.workers,

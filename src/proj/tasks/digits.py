@@ -17,7 +17,7 @@ import numpy as np
 
 from proj import task
 from proj.errors import ConfigError, DataError
-from proj.preprocess import ImageSpec
+from proj.preprocess.spec import ImageSpec
 from proj.task import Row, Task
 
 NAMES = tuple("0123456789")

@@ -26,7 +26,8 @@ import numpy as np
 
 from proj import task
 from proj.errors import ConfigError, DataError
-from proj.preprocess import ImageSpec, Pixels
+from proj.preprocess.image import Pixels
+from proj.preprocess.spec import ImageSpec
 from proj.task import Row, Task
 
 Strokes = list[np.ndarray[Any, np.dtype[np.float64]]]  # each (2, points): x and y, 0..255

@@ -11,7 +11,8 @@ import numpy as np
 
 from proj import task
 from proj.errors import ConfigError, DataError
-from proj.preprocess import IMAGE_SUFFIXES, ImageSpec
+from proj.preprocess.image import IMAGE_SUFFIXES
+from proj.preprocess.spec import ImageSpec
 from proj.task import Row, Task
 
 NAMES = ("cardboard", "glass", "metal", "paper", "plastic", "trash")

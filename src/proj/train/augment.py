@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
-from proj.config import Augment
+from proj.preprocess.text import PAD
+
+if TYPE_CHECKING:
+    from proj.config import Augment
+    from proj.preprocess.spec import Modality
 
 Tensor = torch.Tensor
 
@@ -17,6 +22,41 @@ def generator(seed: int, step: int) -> torch.Generator:
     g = torch.Generator()
     g.manual_seed((seed * 1_000_003 + step) % 2**63)
     return g
+
+
+def inputs(x: Tensor, modality: Modality, a: Augment, g: torch.Generator) -> Tensor:
+    """A training batch, as an encoder's `front` gives it, changed at random. Shape and type stay."""
+    if modality == "text":
+        return ids(x, a, g)
+    if modality == "series":
+        return series(x, a, g)
+    # Each view of a thing is a picture of its own.
+    return pictures(x.flatten(0, 1), a, g).reshape(x.shape) if x.dim() == 5 else pictures(x, a, g)
+
+
+def ids(x: Tensor, a: Augment, g: torch.Generator) -> Tensor:
+    """Leave out ids: they become PAD. `x`: int (B, ids); a text's first id stays, so that none is empty."""
+    if not a.token_drop:
+        return x
+    gone = (torch.rand(x.shape, generator=g) < a.token_drop).to(x.device)
+    gone[:, 0] = False
+    return x.masked_fill(gone, PAD)
+
+
+def series(x: Tensor, a: Augment, g: torch.Generator) -> Tensor:
+    """Shift in time, amplitude, noise. `x`: float (B, steps, channels), standardised."""
+    b, steps, channels = x.shape
+    if a.time_shift:
+        most = round(a.time_shift * steps)
+        by = torch.randint(-most, most + 1, (b, 1), generator=g)
+        at = (torch.arange(steps) + by).clamp(0, steps - 1).to(x.device)
+        x = x.gather(1, at[..., None].expand(-1, -1, channels))
+    if a.amplitude:
+        factor = 1 + (torch.rand((b, 1, channels), generator=g) * 2 - 1) * a.amplitude
+        x = x * factor.to(x.device)
+    if a.jitter:
+        x = x + (torch.randn(x.shape, generator=g) * a.jitter).to(x.device)
+    return x
 
 
 def pictures(x: Tensor, a: Augment, g: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,10 +13,9 @@ from loguru import logger
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from proj.config import Config
-from proj.console import Bar
-
-COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr", "seconds")
+if TYPE_CHECKING:
+    from proj.config import Config
+    from proj.console import Bar
 
 
 class Journal(Callback):
@@ -38,24 +37,28 @@ class Journal(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         loss = torch.stack(self.losses).mean().item()
         lr = trainer.optimizers[0].param_groups[0]["lr"]
-        got = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items()}
+        got = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
+        scores = {k: v for k, v in sorted(got.items()) if k != "val_loss"}
         row = {
-            **{c: got.get(c, "") for c in COLUMNS},
             "epoch": trainer.current_epoch,
             "train_loss": round(loss, 6),
+            "val_loss": got["val_loss"],
+            **scores,
             "lr": f"{lr:.4g}",
             "seconds": round(time.monotonic() - self.start, 2),
         }
         new = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, COLUMNS)
+            writer = csv.DictWriter(f, list(row))
             if new:
                 writer.writeheader()
             writer.writerow(row)
         for tracker in trainer.loggers:
             tracker.log_metrics({"train_loss": loss, "lr": lr}, step=trainer.global_step)
-        self.note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} accuracy {got['val_accuracy']:.3f}"
-        logger.debug("epoch {epoch}: train_loss {train_loss} val_loss {val_loss} val_accuracy {val_accuracy}", **row)
+        first, value = next(iter(scores.items()))
+        shown = f"{first.removeprefix('val_').replace('_', ' ')} {value:.3g}"
+        self.note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {shown}"
+        logger.debug("epoch {}: {}", trainer.current_epoch, " ".join(f"{k} {v}" for k, v in row.items()))
 
 
 def every(cfg: Config, out: Path, bar: Bar) -> list[Callback]:

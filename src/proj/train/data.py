@@ -4,62 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from proj.data import split as splits
-from proj.data import statistics
-from proj.data.store import Prepared
+if TYPE_CHECKING:
+    from proj.data.store import Prepared
+    from proj.preprocess.spec import Modality, Spec
 
 Array = np.ndarray[Any, np.dtype[Any]]
+FROZEN_BATCH = 32  # rows that a frozen encoder sees at a time, always as many: see Net.encode_frozen
 
 
 @dataclass(frozen=True)
 class View:
-    """One way of splitting prepared data: row indices of each split, and the training split's statistics."""
+    """One way of splitting prepared data: row indices of each split, and the training split's statistics.
+
+    `x` is what batches are cut from: the prepared array, or a text's ids as `tokenizer` makes them (rows: as many as
+    are prepared). `spec` is how an input reaches the network; what a text's tokenizer decided is in it.
+    """
 
     prepared: Prepared
     train: Array
     val: Array
     test: Array
+    x: Any
+    spec: Spec
+    tokenizer: Any
     mean: list[float]
     std: list[float]
+    target_mean: list[float]
+    target_std: list[float]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        return tuple(self.prepared.x.shape[1:])
+    def modality(self) -> Modality:
+        return self.prepared.meta.modality
 
     @property
     def outputs(self) -> int:
         return len(self.prepared.meta.names)
 
 
-def view(prepared: Prepared) -> View:
-    """The split that prepare decided."""
-    train, val, test = (prepared.rows(n) for n in splits.NAMES)
-    return View(prepared, train, val, test, prepared.meta.mean, prepared.meta.std)
-
-
-def fold_views(prepared: Prepared, k: int, *, seed: int, val_share: float) -> list[View]:
-    """`k` views whose test parts cover all groups, each with its own statistics."""
-    views = []
-    for split in splits.folds(prepared.group.tolist(), k, seed=seed, val_share=val_share):
-        train, val, test = (np.flatnonzero(split == s) for s in (splits.TRAIN, splits.VAL, splits.TEST))
-        views.append(View(prepared, train, val, test, *statistics.channels(prepared.x, train)))
-    return views
-
-
 class Batches:
-    """(x, y) tensors of the given rows. `x`: any array by row; shuffled by (seed, epoch) when a seed is given.
+    """(x, y) tensors of the given rows, shuffled by (seed, epoch) when a seed is given.
 
-    Whoever iterates sets `epoch` first (LitModel does). A single row left at the end of a shuffled pass joins the
-    batch before it: batch normalisation cannot learn from one row.
+    `x`: whatever gives an array for an array of rows. Whoever iterates sets `epoch` first (LitModel does). A single row
+    left at the end of a shuffled pass joins the batch before it: batch normalisation cannot learn from one row.
     """
 
-    def __init__(self, x: Array, y: Array, rows: Array, size: int, *, seed: int | None = None, limit: int = 0) -> None:
+    def __init__(self, x: Any, y: Array, rows: Array, size: int, *, seed: int | None = None, limit: int = 0) -> None:
         self.x, self.y, self.rows, self.size, self.seed = x, y, rows, size, seed
         self.limit = limit
         self.epoch = 0
@@ -82,11 +77,11 @@ class Batches:
 
 
 class DataModule(pl.LightningDataModule):
-    """Batches of one view. `x` and `y` replace the pictures by features of a frozen backbone, rows and all."""
+    """Batches of one view: its inputs, or with `features` those of a frozen backbone in their place."""
 
-    def __init__(self, train: Batches, val: Batches) -> None:
+    def __init__(self, train: Batches, val: Batches, *, features: bool = False) -> None:
         super().__init__()
-        self.train, self.val = train, val
+        self.train, self.val, self.features = train, val, features
 
     def train_dataloader(self) -> Batches:
         return self.train

@@ -8,7 +8,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +17,14 @@ from torch import nn
 
 from proj import bundle, infer, runs
 from proj.config import Config, to_dict
-from proj.data.store import Prepared
 from proj.errors import CheckFailed
-from proj.task import Task
-from proj.train.net import Net
+from proj.train import samples
+
+if TYPE_CHECKING:
+    from proj.task import Task
+    from proj.train.data import View
+    from proj.train.evaluate import Assessment
+    from proj.train.net import Net
 
 Array = np.ndarray[Any, np.dtype[Any]]
 OPSET = 20
@@ -28,28 +32,19 @@ BATCH = 64
 
 
 class Answer(nn.Module):
-    """What is exported: pixels to probabilities."""
+    """What is exported: a raw batch to probabilities, or to values in their units."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.net(x).softmax(-1)
+        y: torch.Tensor = self.net.answer(self.net(x))
         return y
 
 
-def export(
-    net: Net,
-    task: Task,
-    cfg: Config,
-    prepared: Prepared,
-    run: Path,
-    rows: Array,
-    prob: Array,
-    metrics: dict[str, float],
-) -> Path:
-    """Write run/bundle and return it. `prob` are torch's answers for `rows`, which ONNX Runtime's must equal.
+def export(net: Net, task: Task, cfg: Config, view: View, run: Path, tested: Assessment) -> Path:
+    """Write run/bundle and return it. `tested` has torch's answers, which ONNX Runtime's must equal.
 
     Raises CheckFailed above rtol 1e-3 / atol 1e-5; the bundle is then not left behind.
     """
@@ -57,10 +52,12 @@ def export(
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir()
     try:
-        _graph(Answer(net).eval(), prepared.x[rows[:2]], tmp / "model.onnx")
-        bundle.write(tmp, _manifest(task, cfg, prepared, run, rows, prob, metrics))
-        worst = parity(tmp, prepared.x, rows, prob)
-        logger.info("export: ONNX Runtime equals torch on {} rows (largest difference {:.1e})", len(rows), worst)
+        _graph(Answer(net).eval(), view.x[tested.rows[:2]], tmp / "model.onnx", free_length=view.modality == "text")
+        if view.tokenizer is not None:
+            view.tokenizer.save(str(tmp / bundle.TOKENIZER))
+        bundle.write(tmp, _manifest(task, cfg, view, run, tested))
+        worst = parity(tmp, view.x, tested.rows, tested.said)
+        logger.info("export: ONNX Runtime equals torch on {} rows (largest difference {:.1e})", len(tested.rows), worst)
         final = run / "bundle"
         shutil.rmtree(final, ignore_errors=True)
         os.replace(tmp, final)
@@ -69,8 +66,9 @@ def export(
     return run / "bundle"
 
 
-def _graph(model: nn.Module, x: Array, path: Path) -> None:
+def _graph(model: nn.Module, x: Array, path: Path, *, free_length: bool) -> None:
     batch = torch.from_numpy(np.ascontiguousarray(np.concatenate([x, x])[:2]))
+    length = {1: torch.export.Dim("length", min=2)} if free_length else {}
     chatty = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [c.level for c in chatty]
     for c in chatty:
@@ -84,7 +82,7 @@ def _graph(model: nn.Module, x: Array, path: Path) -> None:
             opset_version=OPSET,
             input_names=["x"],
             output_names=["y"],
-            dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
+            dynamic_shapes={"x": {0: torch.export.Dim("batch"), **length}},
             verbose=False,
         )
     for c, level in zip(chatty, levels, strict=True):
@@ -93,50 +91,44 @@ def _graph(model: nn.Module, x: Array, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
-def _manifest(
-    task: Task,
-    cfg: Config,
-    prepared: Prepared,
-    run: Path,
-    rows: Array,
-    prob: Array,
-    metrics: dict[str, float],
-) -> bundle.Manifest:
-    record = runs.read(run)
-    x = np.ascontiguousarray(prepared.x[rows[0]])
+def _manifest(task: Task, cfg: Config, view: View, run: Path, tested: Assessment) -> bundle.Manifest:
+    record, meta = runs.read(run), view.prepared.meta
+    x = np.ascontiguousarray(view.x[tested.rows[:1]])[0]
     return bundle.Manifest(
         name=task.name,
         version=run.name,
         title=task.title,
         question=task.question,
-        modality="image",
+        modality=task.modality,
         kind=task.kind,
         page_input=task.page_input,
-        names=tuple(prepared.meta.names),
-        units=tuple(prepared.meta.units),
-        preprocess=prepared.meta.preprocess,
-        data_hash=prepared.meta.data_hash,
-        metrics=metrics,
+        names=tuple(meta.names),
+        units=tuple(meta.units),
+        preprocess=view.spec.to_dict(),
+        data_hash=meta.data_hash,
+        metrics=tested.content["metrics"],
         backbone=cfg.model.backbone,
         created=runs.now(),
-        synthetic=prepared.meta.sample,
+        synthetic=meta.sample,
         fast=record.fast,
         example=bundle.Example(
-            x_base64=base64.b64encode(x.tobytes()).decode(),
+            x_base64=base64.b64encode(x.astype(x.dtype.newbyteorder("<")).tobytes()).decode(),
             shape=tuple(x.shape),
-            y=tuple(float(p) for p in prob[0]),
+            dtype=bundle.DTYPES[task.modality],
+            y=tuple(float(p) for p in tested.said[0]),
         ),
+        samples=samples.pick(view, tested.rows, task),
         serve=bundle.ServeSettings(**to_dict(cfg.serve)),
     )
 
 
-def parity(folder: Path, x: Array, rows: Array, prob: Array) -> float:
-    """Largest absolute difference between the bundle's answers and `prob`. Raises CheckFailed above the tolerance."""
+def parity(folder: Path, x: Any, rows: Array, said: Array) -> float:
+    """Largest absolute difference between the bundle's answers and `said`. Raises CheckFailed above the tolerance."""
     model = infer.load(folder)
     worst = 0.0
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
-        got, want = infer.run(model, np.ascontiguousarray(x[part])), prob[start : start + BATCH]
+        got, want = infer.run(model, np.ascontiguousarray(x[part])), said[start : start + BATCH]
         worst = max(worst, float(np.abs(got - want).max()))
         if not np.allclose(got, want, rtol=infer.RTOL, atol=infer.ATOL):
             raise CheckFailed(

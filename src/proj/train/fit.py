@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,12 +18,17 @@ import torch
 from loguru import logger
 
 from proj import console
-from proj.config import Config
 from proj.errors import ConfigError, ResourceError
+from proj.preprocess.spec import ImageSpec
 from proj.train import callbacks, features, track
+from proj.train import net as nets
 from proj.train.data import Batches, DataModule, View
+from proj.train.images import ImageEncoder
 from proj.train.model import LitModel
-from proj.train.net import Net
+
+if TYPE_CHECKING:
+    from proj.config import Config
+    from proj.train.net import Net
 
 SMALL_BATCH = 50_000  # pixels a batch; digits have 33,000, 64 drawings of 28 x 28 have just over
 
@@ -65,7 +70,7 @@ def fit(cfg: Config, view: View, out: Path, *, cache: Path, fast: bool = False) 
     """
     device = pick_device(cfg)
     seed_all(cfg.seed)
-    net = Net(cfg.model, view.shape, view.outputs, view.mean, view.std)
+    net = nets.build(cfg.model, view)
     try:
         return _fit(cfg, net, view, out, cache, device, fast)
     except (torch.OutOfMemoryError, MemoryError) as e:
@@ -80,11 +85,19 @@ def _fit(cfg: Config, net: Net, view: View, out: Path, cache: Path, device: Devi
     data = (
         _features(cfg, net, view, cache, device, fast)
         if cfg.model.freeze and cfg.model.cache
-        else _pictures(cfg, net, view, device, fast)
+        else _raw(cfg, net, view, device, fast)
     )
     epochs = 1 if fast else cfg.trainer.max_epochs
     total = epochs * len(data.train)
-    model = LitModel(net, cfg, outputs=view.outputs, total_steps=total, weights=_class_weights(cfg, view))
+    model = LitModel(
+        net,
+        cfg,
+        view.modality,
+        outputs=view.outputs,
+        total_steps=total,
+        weights=_class_weights(cfg, view),
+        features=data.features,
+    )
     with _quiet(), console.progress(total, "train", "batches") as bar:
         trainer = pl.Trainer(
             accelerator=device.kind,
@@ -101,7 +114,7 @@ def _fit(cfg: Config, net: Net, view: View, out: Path, cache: Path, device: Devi
             default_root_dir=out,
         )
         try:
-            with _threads(small=_is_small(net, data)):
+            with _threads(small=data.features or _is_small(cfg, net, view)):
                 trainer.fit(model, datamodule=data)
         except ValueError as e:
             if "more than 1 value per channel" not in str(e):
@@ -117,12 +130,12 @@ def _fit(cfg: Config, net: Net, view: View, out: Path, cache: Path, device: Devi
     return net.cpu().eval()
 
 
-def _pictures(cfg: Config, net: Net, view: View, device: Device, fast: bool) -> DataModule:
+def _raw(cfg: Config, net: Net, view: View, device: Device, fast: bool) -> DataModule:
     if cfg.model.freeze:  # the head starts as it does with cached features
-        _standardise(net, features.compute(net, cfg, view, device.torch, views=1), view)
-    p, size, limit = view.prepared, cfg.trainer.batch_size, int(fast)
-    train = Batches(p.x, p.y, view.train, size, seed=cfg.seed, limit=limit)
-    return DataModule(train, Batches(p.x, p.y, view.val, size, limit=limit))
+        _standardise(net, features.compute(net, cfg, view, device.torch, passes=1), view)
+    y, size, limit = view.prepared.y, cfg.trainer.batch_size, int(fast)
+    train = Batches(view.x, y, view.train, size, seed=cfg.seed, limit=limit)
+    return DataModule(train, Batches(view.x, y, view.val, size, limit=limit))
 
 
 def frozen_features(cfg: Config, net: Net, view: View, cache: Path) -> np.ndarray[Any, Any] | None:
@@ -137,36 +150,37 @@ def _features(cfg: Config, net: Net, view: View, cache: Path, device: Device, fa
     """Features in the pictures' place: all views of the training rows, the first view of the others."""
     f = features.cached(net, cfg, view, cache, device.torch)
     _standardise(net, f, view)
-    views, n, width = f.shape
-    y = np.tile(view.prepared.y, views)
-    rows = np.concatenate([view.train + v * n for v in range(views)])
+    passes, n = f.shape[:2]
+    y = np.concatenate([view.prepared.y] * passes)
+    rows = np.concatenate([view.train + i * n for i in range(passes)])
     size, limit = cfg.trainer.batch_size, int(fast)
-    flat = f.reshape(views * n, width)
+    flat = f.reshape(passes * n, *f.shape[2:])
     return DataModule(
         Batches(flat, y, rows, size, seed=cfg.seed, limit=limit),
         Batches(flat, y, view.val, size, limit=limit),
+        features=True,
     )
 
 
 def _standardise(net: Net, f: np.ndarray[Any, Any], view: View) -> None:
-    """`f`: features (views, N, F). The head's statistics are of the training rows as they are."""
+    """`f`: features (passes, N, F) or (passes, N, V, F). The head's statistics are of the training rows as they are."""
     net.cpu().head.standardise(torch.from_numpy(f[0][view.train]))
 
 
 def _class_weights(cfg: Config, view: View) -> torch.Tensor | None:
-    if not cfg.model.class_weights:
+    if not cfg.model.class_weights or view.prepared.meta.kind == "values":
         return None
     counts = np.bincount(view.prepared.y[view.train], minlength=view.outputs).clip(1)
     return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
 
 
-def _is_small(net: Net, data: DataModule) -> bool:
-    """A head on features, or a batch of few pixels."""
-    if data.train.x.dtype != np.uint8:
-        return True
-    height_px, width_px = net.pixels.size
-    rows = min(data.train.size, len(data.train.rows))
-    return rows * height_px * width_px * int(data.train.x.shape[-1]) < SMALL_BATCH
+def _is_small(cfg: Config, net: Net, view: View) -> bool:
+    """Batches of few pixels, of series, or of ids that are only looked up."""
+    if isinstance(net.encoder, ImageEncoder) and isinstance(view.spec, ImageSpec):
+        height_px, width_px = net.encoder.pixels.size
+        rows = min(cfg.trainer.batch_size, len(view.train)) * view.spec.views
+        return rows * height_px * width_px * view.spec.channels < SMALL_BATCH
+    return view.modality == "series" or cfg.model.backbone == "linear"
 
 
 @contextmanager

@@ -3,52 +3,64 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from torchmetrics import MetricCollection
+from torchmetrics import MeanAbsoluteError, MetricCollection, R2Score
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from proj.config import Config
 from proj.train import augment
-from proj.train.net import Net
+
+if TYPE_CHECKING:
+    from proj.config import Config
+    from proj.preprocess.spec import Modality
+    from proj.train.net import Net
 
 Tensor = torch.Tensor
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "smooth-l1": F.smooth_l1_loss,
+    "huber": F.huber_loss,
+}
 
 
 class LitModel(pl.LightningModule):
-    """Classification on uint8 pictures, or on features of a frozen backbone."""
+    """Classes or values, from raw inputs or from features of a frozen backbone."""
 
-    def __init__(self, net: Net, cfg: Config, *, outputs: int, total_steps: int, weights: Tensor | None) -> None:
-        """`weights`: float (K,) of the classes, or None."""
+    def __init__(
+        self,
+        net: Net,
+        cfg: Config,
+        modality: Modality,
+        *,
+        outputs: int,
+        total_steps: int,
+        weights: Tensor | None = None,
+        features: bool = False,
+    ) -> None:
+        """`weights`: float (K,) of the classes, or None. `features`: batches hold features, not raw inputs."""
         super().__init__()
-        self.net, self.cfg, self.total_steps = net, cfg, total_steps
+        self.net, self.cfg, self.modality, self.total_steps = net, cfg, modality, total_steps
         self.register_buffer("class_weights", weights, persistent=False)
-        self.outputs = outputs
-        self.scores = MetricCollection(
-            {
-                "val_accuracy": MulticlassAccuracy(outputs, average="micro"),
-                "val_macro_f1": MulticlassF1Score(outputs, average="macro"),
-            }
-        )
+        self.outputs, self.features = outputs, features
+        self.scores = MetricCollection(_values(outputs) if net.values else _classes(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """uint8 pictures (B, H, W, C), or features float (B, F), to logits (B, K)."""
-        return self.logits(self.net.pixels(x) if x.dtype == torch.uint8 else x)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Float pixels in 0..1 (B, C, h, w), or features (B, F), to logits (B, K)."""
-        if x.dim() == 4:
-            x = self.net.encode_frozen(x) if self.net.frozen else self.net.encode(x)
-        y: Tensor = self.net.head(x)
+        """A batch, raw or of features, to logits (B, K) or standardised values (B, T)."""
+        y: Tensor = self.net.head(x if self.features else self.net.encode(self.net.front(x)))
         return y
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """`y`: class index (B,) or shares (B, K)."""
+    def loss(self, y: Tensor, target: Tensor) -> Tensor:
+        """`target`: class index (B,) or shares (B, K); values (B, T) in their units."""
+        m = self.cfg.model
+        if self.net.values:
+            wanted = (target - self.net.target_mean) / self.net.target_std
+            return LOSSES[m.loss](y, wanted)
         weight = self.class_weights if isinstance(self.class_weights, Tensor) else None
-        return F.cross_entropy(logits, y, weight=weight, label_smoothing=self.cfg.model.label_smoothing)
+        return F.cross_entropy(y, target, weight=weight, label_smoothing=m.label_smoothing)
 
     def on_train_epoch_start(self) -> None:
         self.trainer.datamodule.train.epoch = self.current_epoch  # type: ignore[attr-defined]
@@ -56,17 +68,21 @@ class LitModel(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         x, y = batch
         a, g = self.cfg.augment, augment.generator(self.cfg.seed, self.global_step)
-        if x.dtype == torch.uint8:
-            x = augment.pictures(self.net.pixels(x), a, g)
-        target = F.one_hot(y, self.outputs).float() if a.mixup else y
-        x, target = augment.mix(x, target, a.mixup, g)
-        return self.loss(self.logits(x), target)
+        if not self.features:
+            x = augment.inputs(self.net.front(x), self.modality, a, g)
+        target = F.one_hot(y, self.outputs).float() if a.mixup and not self.net.values else y
+        if x.is_floating_point():
+            x, target = augment.mix(x, target, a.mixup, g)
+            f = x if self.features else self.net.encode(x)
+        else:  # a text's ids cannot be mixed: its features are
+            f, target = augment.mix(self.net.encode(x), target, a.mixup, g)
+        return self.loss(self.net.head(f), target)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         x, y = batch
-        logits = self(x)
-        self.log("val_loss", self.loss(logits, y), batch_size=len(x), on_epoch=True)
-        self.scores.update(logits, y)
+        said = self(x)
+        self.log("val_loss", self.loss(said, y), batch_size=len(x), on_epoch=True)
+        self.scores.update(self.net.answer(said), y)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.scores.compute())
@@ -92,3 +108,22 @@ class LitModel(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _classes(k: int) -> dict[str, Any]:
+    return {
+        "val_accuracy": MulticlassAccuracy(k, average="micro"),
+        "val_macro_f1": MulticlassF1Score(k, average="macro"),
+    }
+
+
+def _values(t: int) -> dict[str, Any]:
+    """Means over the targets, in whatever units: each target's own figures are in the evaluation."""
+    return {"val_mae": MeanAbsoluteError(num_outputs=1), "val_r2": _R2(multioutput="uniform_average")} if t else {}
+
+
+class _R2(R2Score):
+    """Of a single row, which has no variance, it is nought in place of an error."""
+
+    def compute(self) -> Tensor:
+        return super().compute() if int(self.total) > 1 else torch.zeros(())

@@ -19,8 +19,10 @@ def prepared(job: Job, *, fast: bool, as_json: bool, start: float) -> None:
         console.json_out(document | counted)
         return
     splits = list(p.meta.counts)
+    kinds = list(p.meta.counts[splits[0]])
     for line in console.table(
-        ["class", *splits], [[n, *(str(p.meta.counts[s][n]) for s in splits)] for n in p.meta.names]
+        ["class" if p.meta.kind == "classes" else "", *splits],
+        [[n, *(str(p.meta.counts[s][n]) for s in splits)] for n in kinds],
     ):
         print(line)
     print()
@@ -28,7 +30,7 @@ def prepared(job: Job, *, fast: bool, as_json: bool, start: float) -> None:
         ("source", p.meta.source),
         (
             "rows",
-            f"{len(p.x):,} of shape {p.x.shape[1:]}"
+            f"{len(p.x):,}" + (f" of shape {p.x.shape[1:]}" if p.meta.modality != "text" else " texts")
             + (f", {len(p.meta.skipped)} unreadable left out" if p.meta.skipped else ""),
         ),
         ("prepared", f"{console.relative(p.folder)} ({console.size(console.folder_bytes(p.folder))})"),

@@ -17,6 +17,7 @@ TRAIN_PACKAGES = (
     "torch",
     "pytorch_lightning",
     "timm",
+    "transformers",
     "hydra",
     "torchmetrics",
     "sklearn",
@@ -55,7 +56,10 @@ def options_of(name: str) -> type[Options]:
 def job(overrides: list[str], project: Project) -> Job:
     """Compose and find the task. Raises ConfigError and UsageError."""
     composed = compose.compose(overrides, project.configs, options_of)
-    return Job(project, composed, task.get(composed.config.task.name))
+    found = task.get(composed.config.task.name)
+    m = composed.config.model
+    m.backbone = m.backbone or {"image": m.image, "text": m.text, "series": m.series}[found.modality]
+    return Job(project, composed, found)
 
 
 def of_run(run: Path, project: Project, overrides: list[str] | None = None) -> Job:

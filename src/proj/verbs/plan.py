@@ -70,10 +70,10 @@ def _model(job: Job) -> None:
     import timm
 
     m = job.cfg.model
-    if not timm.is_model(m.backbone):
-        from proj.train import net
+    if job.task.modality == "image" and not timm.is_model(m.backbone):
+        from proj.train import weights
 
-        raise net.unknown_backbone(m.backbone)
+        raise weights.unknown_backbone(m.backbone)
     if m.weights and not Path(m.weights).is_file():
         raise ConfigError(f"model.weights={m.weights} is not a file", next="give a .safetensors or .pt file")
 

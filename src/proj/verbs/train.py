@@ -12,9 +12,11 @@ import yaml
 from loguru import logger
 
 from proj import config, console, provenance, runs
+from proj.bundle import TOKENIZER
 from proj.data import prepare, versions
 from proj.data.store import Prepared
 from proj.runs import Record
+from proj.verbs import tables
 from proj.verbs.job import Job
 
 
@@ -44,24 +46,22 @@ def train(job: Job, *, fast: bool, name: str = "", replace: bool = False) -> tup
 def _one(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) -> dict[str, Any]:
     """Train, evaluate and export on the split that prepare decided."""
     logger.info("loading torch")
-    from proj.train import data as train_data
-    from proj.train import evaluate, export, fit, memory
+    from proj.train import evaluate, export, fit, inputs, memory
 
     memory.keep_freed()
-    cfg, view = job.cfg, train_data.view(prepared)
-    rows = view.test[: evaluate.BATCH] if fast else view.test
+    cfg, cache = job.cfg, job.project.data / "features"
+    view = inputs.view(prepared, cfg.model, cache)
+    if view.tokenizer is not None:
+        view.tokenizer.save(str(run / TOKENIZER))
     with _stage(record, "train"):
         record.device = fit.pick_device(cfg).kind
-        net = fit.fit(cfg, view, run, cache=job.project.data / "features", fast=fast)
+        net = fit.fit(cfg, view, run, cache=cache, fast=fast)
     with _stage(record, "evaluate"):
-        kept = fit.frozen_features(cfg, net, view, job.project.data / "features")
-        prob = evaluate.probabilities(net, prepared, rows, kept)
-        scores = evaluate.scores(prob, prepared.y[rows], prepared.meta.names)
-        scores["baseline"] = evaluate.baseline(prepared.y[view.train], prepared.y[rows], view.outputs)
-        content = evaluate.write(run, prepared, rows, prob, scores)
+        kept = fit.frozen_features(cfg, net, view, cache)
+        tested = evaluate.assess(net, job.task, cfg, view, run, fast=fast, features=kept)
     with _stage(record, "export"):
-        export.export(net, job.task, cfg, prepared, run, rows, prob, content["metrics"])
-    return content
+        export.export(net, job.task, cfg, view, run, tested)
+    return tested.content
 
 
 def _folds(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) -> dict[str, Any]:
@@ -69,47 +69,56 @@ def _folds(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) 
     logger.info("loading torch")
     import numpy as np
 
-    from proj.train import data as train_data
-    from proj.train import evaluate, fit, memory
+    from proj.train import baseline, evaluate, fit, inputs, memory, scores
 
     memory.keep_freed()
-    cfg = job.cfg
+    cfg, d, cache = job.cfg, job.cfg.data, job.project.data / "features"
     record.device = fit.pick_device(cfg).kind
-    d = cfg.data
-    views = train_data.fold_views(prepared, cfg.trainer.folds, seed=d.split_seed, val_share=d.val_share)
+    k = cfg.trainer.folds
+    views = inputs.fold_views(
+        prepared, k, cfg.model, seed=d.split_seed, val_share=d.val_share, cache=cache
+    )
     each: list[dict[str, Any]] = []
-    rows, probs = [], []
+    rows, answers, simple = [], [], []
     for i, view in enumerate(views):
         started = time.monotonic()
         out = run / "folds" / str(i)
         (out / "checkpoints").mkdir(parents=True)
         with _stage(record, f"fold {i}"):
-            net = fit.fit(cfg, view, out, cache=job.project.data / "features", fast=fast)
+            net = fit.fit(cfg, view, out, cache=cache, fast=fast)
             test = view.test[: evaluate.BATCH] if fast else view.test
-            kept = fit.frozen_features(cfg, net, view, job.project.data / "features")
-            prob = evaluate.probabilities(net, prepared, test, kept)
-        metrics = evaluate.scores(prob, prepared.y[test], prepared.meta.names)["metrics"]
-        each.append(
-            {
-                "fold": i,
-                "metrics": metrics,
-                "rows": len(test),
-                "seconds": round(time.monotonic() - started, 1),
-            }
-        )
+            kept = fit.frozen_features(cfg, net, view, cache)
+            evaluate.calibrated(net, cfg, view, kept)
+            said = evaluate.answers(net, view, test, kept)
+            others, strongest = baseline.baselines(prepared, view.train, test)
+        metrics = scores.content(said, prepared.y[test], prepared.meta, first=job.task.metric)["metrics"]
+        seconds = round(time.monotonic() - started, 1)
+        each.append({"fold": i, "metrics": metrics, "rows": len(test), "seconds": seconds, "baselines": others})
         runs.write_json(out / "split.json", {"test_groups": sorted(set(prepared.group[view.test].tolist())),
                                              "mean": view.mean, "std": view.std})  # fmt: skip
-        logger.info("fold {} of {}: accuracy {:.4f} on {} rows", i + 1, len(views), metrics["accuracy"], len(test))
+        first = next(iter(metrics))
+        logger.info("fold {} of {}: {} {:.4f} on {} rows", i + 1, k, first, metrics[first], len(test))
         rows.append(test)
-        probs.append(prob)
-    index, prob = np.concatenate(rows), np.concatenate(probs)
-    scores = evaluate.scores(prob, prepared.y[index], prepared.meta.names)
-    values = {m: [f["metrics"][m] for f in each] for m in each[0]["metrics"]}
-    mean = {m: float(np.mean(v)) for m, v in values.items()}
-    std = {m: float(np.std(v, ddof=1)) for m, v in values.items()}
-    return evaluate.write(
-        run, prepared, index, prob, {**scores, "metrics": mean, "folds": each, "mean": mean, "std": std}
-    )
+        answers.append(said)
+        simple.append(strongest)
+    index, said = np.concatenate(rows), np.concatenate(answers)
+    content = scores.content(said, prepared.y[index], prepared.meta, first=job.task.metric)
+    content["baselines"] = [
+        {"name": b["name"], "metrics": _mean([f["baselines"][j]["metrics"] for f in each])}
+        for j, b in enumerate(each[0]["baselines"])
+    ]
+    mean = _mean([f["metrics"] for f in each])
+    std = {m: float(np.std([f["metrics"][m] for f in each if m in f["metrics"]], ddof=1)) for m in mean}
+    whole = {**content, "metrics": mean, "folds": each, "mean": mean, "std": std}
+    found = [s for s in simple if s is not None]
+    beaten = np.concatenate(found) if len(found) == len(simple) else None
+    return evaluate.write(run, view, index, said, whole, simple=beaten)
+
+
+def _mean(each: list[dict[str, float]]) -> dict[str, float]:
+    """Of each metric, over the folds that have it."""
+    found = {m: [one[m] for one in each if m in one] for m in each[0]}
+    return {m: sum(values) / len(values) for m, values in found.items()}
 
 
 def _record(job: Job, prepared: Prepared, fast: bool) -> Record:
@@ -179,34 +188,10 @@ def answer(run: Path, content: dict[str, Any], took_s: float, *, as_json: bool, 
 
 
 def _summary(run: Path, content: dict[str, Any], took_s: float) -> None:
-    rows = []
-    if "folds" in content:
-        for line in console.table(
-            ["fold", "accuracy", "macro_f1", "rows"],
-            [
-                [
-                    str(f["fold"]),
-                    f"{f['metrics']['accuracy']:.4f}",
-                    f"{f['metrics']['macro_f1']:.4f}",
-                    str(f["rows"]),
-                ]
-                for f in content["folds"]
-            ],
-        ):
-            print(line)
-        print()
-        rows += [(m, f"{v:.4f} ± {content['std'][m]:.4f}") for m, v in content["mean"].items()]
-    else:
-        per = content["per_class"]
-        for line in console.table(
-            ["class", "precision", "recall", "f1", "rows"],
-            [[n, *(f"{p[k]:.3f}" for k in ("precision", "recall", "f1")), str(p["support"])] for n, p in per.items()],
-        ):
-            print(line)
-        print()
-        rows += [(m, f"{v:.4f}") for m, v in content["metrics"].items()]
     shown = console.relative(run)
-    rows += [
+    print("\n".join(tables.lines(content)) + "\n")
+    rows = [
+        *tables.figures(content),
         ("run", f"{shown} ({console.size(console.folder_bytes(run))})"),
         ("report", str(console.relative(run / "report.html"))),
         ("took", console.seconds(took_s)),

@@ -35,7 +35,7 @@ function card(api, path, method, operation) {
   for (const paragraph of (operation.description ?? "").split("\n\n").filter(Boolean)) {
     if (paragraph !== operation.summary) made.append(text(paragraph));
   }
-  made.append(element("h3", "", "Try it"), element("pre", "", commands(path, method)));
+  made.append(element("h3", "", "Try it"), element("pre", "", commands(path, method, operation)));
   if (operation.requestBody) {
     made.append(element("h3", "", "Body"));
     made.append(text(Object.keys(operation.requestBody.content).map((type) => `\`${type}\``).join(", ")));
@@ -51,14 +51,31 @@ function card(api, path, method, operation) {
   return made;
 }
 
-function commands(path, method) {
+function commands(path, method, operation) {
   const url = new URL(path.slice(1), document.baseURI).href;
   if (method === "GET") return `curl ${url}`;
+  return bodies(operation.requestBody.content).map((rest) => `curl ${rest} ${url}`).join("\n");
+}
+
+// What follows `curl` for each way to send a body, by the content types that the model takes.
+function bodies(content) {
+  const json = JSON.stringify(content["application/json"]?.examples?.one.value ?? {});
+  const asJson = `-H "Content-Type: application/json" -d '${json.replaceAll("'", "'\\''")}'`;
+  if (content["text/plain"]) {
+    return [asJson, "-F file=@one.txt -F file=@two.txt", '-H "Content-Type: text/plain" --data-binary @article.txt'];
+  }
+  if (content["text/csv"]) {
+    const raw = '-H "Content-Type: text/csv" --data-binary @window.csv';
+    return ["-F file=@window.csv", "-F file=@one.csv -F file=@two.npy", raw, asJson];
+  }
+  const views = content["multipart/form-data"].schema.properties.views;
   return [
-    `curl -F file=@photo.jpg ${url}`,
-    `curl -F file=@one.jpg -F file=@two.png ${url}`,
-    `curl -H "Content-Type: image/jpeg" --data-binary @photo.jpg ${url}`,
-  ].join("\n");
+    "-F file=@photo.jpg",
+    "-F file=@one.jpg -F file=@two.png",
+    ...(views ? ["-F views=@left.jpg -F views=@right.jpg"] : []),
+    '-H "Content-Type: image/jpeg" --data-binary @photo.jpg',
+    asJson,
+  ];
 }
 
 const resolved = (api, schema) =>

@@ -1,4 +1,4 @@
-"""`proj.preprocess`: every kind of picture that people have, and every kind of file that is none."""
+"""`proj.preprocess.image`: every kind of picture that people have, and every kind of file that is none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from proj.errors import InputError, InputTooLarge, UnsupportedInput
-from proj.preprocess import ImageSpec, Pixels, header, image
+from proj.preprocess.image import Pixels, decode, header
+from proj.preprocess.spec import ImageSpec
 
 RGB = ImageSpec(height_px=12, width_px=16, channels=3)
 GREY = ImageSpec(height_px=12, width_px=16, channels=1)
@@ -72,7 +73,7 @@ def turned(orientation: int, format: str) -> bytes:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied(orientation: int, format: str) -> None:
     content = turned(orientation, format)
-    assert corners(image(content, RGB)) == UPRIGHT
+    assert corners(decode(content, RGB)) == UPRIGHT
     assert (header(content).width_px, header(content).height_px) == (64, 48)
 
 
@@ -80,25 +81,25 @@ def test_exif_rotation_and_a_jpeg_decoded_at_a_fraction() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     large = quarters(1600, 1200).transpose(Image.Transpose.ROTATE_90)
-    assert corners(image(saved(large, "JPEG", exif=exif), RGB)) == UPRIGHT
+    assert corners(decode(saved(large, "JPEG", exif=exif), RGB)) == UPRIGHT
 
 
 def test_unreadable_exif_does_not_make_a_picture_unreadable() -> None:
     content = saved(quarters(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff garbage")
-    assert corners(image(content, RGB)) == UPRIGHT
+    assert corners(decode(content, RGB)) == UPRIGHT
 
 
 @pytest.mark.parametrize("value", [0, 9, 700])
 def test_an_orientation_that_does_not_exist_is_ignored(value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = value
-    assert corners(image(saved(quarters(), "JPEG", exif=exif), RGB)) == UPRIGHT
+    assert corners(decode(saved(quarters(), "JPEG", exif=exif), RGB)) == UPRIGHT
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_every_format(format: str) -> None:
     content = saved(quarters(), format)
-    x = image(content, RGB)
+    x = decode(content, RGB)
     assert corners(x) == UPRIGHT
     assert (x.shape, x.dtype) == (RGB.shape, np.uint8)
     assert header(content).format == format
@@ -108,7 +109,7 @@ def test_transparent_becomes_white_and_half_transparent_half_white() -> None:
     img = Image.new("RGBA", (64, 48), (0, 0, 0, 0))
     img.paste((255, 0, 0, 255), (0, 0, 32, 24))
     img.paste((0, 0, 0, 128), (32, 24, 64, 48))
-    x = image(saved(img, "PNG"), RGB)
+    x = decode(saved(img, "PNG"), RGB)
     assert corners(x)[:3] == [RED, WHITE, WHITE]
     assert abs(int(x[9, 12, 0]) - 127) <= 1
 
@@ -116,26 +117,26 @@ def test_transparent_becomes_white_and_half_transparent_half_white() -> None:
 def test_grey_with_alpha() -> None:
     img = Image.new("LA", (64, 48), (0, 0))
     img.paste((60, 255), (0, 0, 32, 48))
-    x = image(saved(img, "PNG"), GREY)
+    x = decode(saved(img, "PNG"), GREY)
     assert (x[6, 2, 0], x[6, 13, 0]) == (60, 255)
 
 
 def test_grey() -> None:
     content = saved(Image.new("L", (64, 48), 77), "JPEG", quality=100)
-    assert (image(content, RGB) == 77).all()
-    assert (image(content, GREY) == 77).all()
+    assert (decode(content, RGB) == 77).all()
+    assert (decode(content, GREY) == 77).all()
 
 
 def test_cmyk_jpeg() -> None:
     content = saved(quarters().convert("CMYK"), "JPEG", quality=95)
     assert header(content).mode == "CMYK"
-    assert corners(image(content, RGB)) == UPRIGHT
+    assert corners(decode(content, RGB)) == UPRIGHT
 
 
 def test_palette() -> None:
     content = saved(quarters().quantize(8), "PNG")
     assert header(content).mode == "P"
-    assert corners(image(content, RGB)) == UPRIGHT
+    assert corners(decode(content, RGB)) == UPRIGHT
 
 
 @pytest.mark.parametrize("form", ["one colour", "alpha of each colour"])
@@ -144,11 +145,11 @@ def test_palette_with_transparency(form: str) -> None:
     img.putpalette([*(0, 0, 0), *RED, *BLUE])
     img.paste(1, (32, 0, 64, 48))
     clear: int | bytes = 0 if form == "one colour" else bytes([0, 255, 255])
-    assert corners(image(saved(img, "PNG", transparency=clear), RGB)) == [WHITE, RED, WHITE, RED]
+    assert corners(decode(saved(img, "PNG", transparency=clear), RGB)) == [WHITE, RED, WHITE, RED]
 
 
 def test_a_transparent_colour_of_an_rgb_png() -> None:
-    assert corners(image(saved(quarters(), "PNG", transparency=BLUE), RGB)) == [RED, GREEN, WHITE, WHITE]
+    assert corners(decode(saved(quarters(), "PNG", transparency=BLUE), RGB)) == [RED, GREEN, WHITE, WHITE]
 
 
 def wide(values: list[int]) -> Any:
@@ -157,7 +158,7 @@ def wide(values: list[int]) -> Any:
 
 
 def test_16_bit_png() -> None:
-    x = image(saved(Image.fromarray(wide([0, 65535 // 2, 65535, 257])), "PNG"), GREY)
+    x = decode(saved(Image.fromarray(wide([0, 65535 // 2, 65535, 257])), "PNG"), GREY)
     assert [int(v) for v in x[6, [1, 6, 10, 14], 0]] == [0, 127, 255, 1]
 
 
@@ -166,7 +167,7 @@ def test_16_bit_png_with_a_transparent_grey() -> None:
     trns = struct.pack(">I", 2) + b"tRNS" + struct.pack(">H", 1000)
     trns += struct.pack(">I", zlib.crc32(trns[4:]))
     at = png.index(b"IDAT") - 4
-    x = image(png[:at] + trns + png[at:], GREY)
+    x = decode(png[:at] + trns + png[at:], GREY)
     assert [int(v) for v in x[6, [1, 6, 10, 14], 0]] == [0, 255, 255, 0]
 
 
@@ -174,33 +175,33 @@ def test_big_endian_16_bit_tiff() -> None:
     pixels = wide([0, 65535 // 2, 65535, 257]).astype(">u2")
     content = saved(Image.frombytes("I;16B", (64, 48), pixels.tobytes()), "TIFF")
     assert header(content).mode == "I;16B"
-    assert [int(v) for v in image(content, GREY)[6, [1, 6, 10, 14], 0]] == [0, 127, 255, 1]
+    assert [int(v) for v in decode(content, GREY)[6, [1, 6, 10, 14], 0]] == [0, 127, 255, 1]
 
 
 def test_32_bit_tiff() -> None:
     pixels = wide([0, 65535 // 2, 65535, 257]).astype(np.int32)
-    x = image(saved(Image.fromarray(pixels), "TIFF"), GREY)
+    x = decode(saved(Image.fromarray(pixels), "TIFF"), GREY)
     assert [int(v) for v in x[6, [1, 6, 10], 0]] == [0, 127, 255]
 
 
 @pytest.mark.parametrize("top", [1.0, 255.0])
 def test_floating_point_tiff(top: float) -> None:
     pixels = (wide([0, 1, 2, 2]) / 2 * top).astype(np.float32)
-    x = image(saved(Image.fromarray(pixels), "TIFF"), GREY)
+    x = decode(saved(Image.fromarray(pixels), "TIFF"), GREY)
     assert [int(v) for v in x[6, [1, 6, 10], 0]] == [0, 128, 255]
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
 def test_floating_point_tiff_of_no_numbers(odd: float) -> None:
-    x = image(saved(Image.fromarray(np.full((48, 64), odd, np.float32)), "TIFF"), GREY)
+    x = decode(saved(Image.fromarray(np.full((48, 64), odd, np.float32)), "TIFF"), GREY)
     assert (x == (255 if odd > 0 else 0)).all()
 
 
 def test_1_bit() -> None:
     img = Image.new("1", (64, 48), 0)
     img.paste(1, (32, 0, 64, 48))
-    assert corners(image(saved(img, "PNG"), RGB)) == [(0, 0, 0), WHITE, (0, 0, 0), WHITE]
-    assert corners(image(saved(img, "TIFF"), RGB)) == [(0, 0, 0), WHITE, (0, 0, 0), WHITE]
+    assert corners(decode(saved(img, "PNG"), RGB)) == [(0, 0, 0), WHITE, (0, 0, 0), WHITE]
+    assert corners(decode(saved(img, "TIFF"), RGB)) == [(0, 0, 0), WHITE, (0, 0, 0), WHITE]
 
 
 def test_lab_tiff() -> None:
@@ -208,51 +209,51 @@ def test_lab_tiff() -> None:
     pixels[:, 32:, 0] = 255  # L from 0 to 255, a = b = 0 : black and white
     content = saved(Image.frombytes("LAB", (64, 48), pixels.tobytes()), "TIFF")
     assert header(content).mode == "LAB"
-    assert corners(image(content, RGB)) == [(0, 0, 0), WHITE, (0, 0, 0), WHITE]
+    assert corners(decode(content, RGB)) == [(0, 0, 0), WHITE, (0, 0, 0), WHITE]
 
 
 def test_ycbcr_tiff() -> None:
     content = saved(quarters().convert("YCbCr"), "TIFF")
     assert header(content).mode == "YCbCr"
-    assert corners(image(content, RGB)) == UPRIGHT
+    assert corners(decode(content, RGB)) == UPRIGHT
 
 
 def test_lossless_webp_equals_png() -> None:
     webp, png = saved(quarters(), "WEBP", lossless=True), saved(quarters(), "PNG")
-    np.testing.assert_array_equal(image(webp, RGB), image(png, RGB))
+    np.testing.assert_array_equal(decode(webp, RGB), decode(png, RGB))
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_first_frame_of_several(format: str) -> None:
     later = [Image.new("RGB", (64, 48), BLUE), Image.new("RGB", (64, 48), GREEN)]
     content = saved(quarters(), format, save_all=True, append_images=later)
-    assert corners(image(content, RGB)) == UPRIGHT
+    assert corners(decode(content, RGB)) == UPRIGHT
 
 
 def test_mpo() -> None:
     content = saved(quarters(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48), BLUE)])
     assert header(content).format == "MPO"
-    assert corners(image(content, RGB)) == UPRIGHT
+    assert corners(decode(content, RGB)) == UPRIGHT
 
 
 def test_path_and_bytes_give_the_same(tmp_path: Path) -> None:
     for i, content in enumerate([turned(6, "JPEG"), turned(8, "TIFF"), saved(quarters(), "GIF")]):
         (tmp_path / str(i)).write_bytes(content)
-        np.testing.assert_array_equal(image(tmp_path / str(i), RGB), image(content, RGB))
+        np.testing.assert_array_equal(decode(tmp_path / str(i), RGB), decode(content, RGB))
 
 
 def test_arrays_of_the_shape_pass_untouched() -> None:
     x = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
-    np.testing.assert_array_equal(image(x, INK)[..., 0], x)
-    np.testing.assert_array_equal(image(x[..., None], INK)[..., 0], x)
+    np.testing.assert_array_equal(decode(x, INK)[..., 0], x)
+    np.testing.assert_array_equal(decode(x[..., None], INK)[..., 0], x)
 
 
 def test_arrays_of_another_shape_are_fitted_as_files_are() -> None:
     whole = np.asarray(quarters())
-    np.testing.assert_array_equal(image(whole, RGB), image(saved(quarters(), "PNG"), RGB))
+    np.testing.assert_array_equal(decode(whole, RGB), decode(saved(quarters(), "PNG"), RGB))
     clear = np.dstack([whole, np.zeros(whole.shape[:2], np.uint8)])
-    assert (image(clear, RGB) == 255).all()
-    assert image(whole[..., 0], RGB).shape == RGB.shape
+    assert (decode(clear, RGB) == 255).all()
+    assert decode(whole[..., 0], RGB).shape == RGB.shape
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_arrays_of_another_shape_are_fitted_as_files_are() -> None:
 )  # fmt: skip
 def test_arrays_that_are_no_picture(bad: Any) -> None:
     with pytest.raises(InputError, match="no picture"):
-        image(bad, RGB)
+        decode(bad, RGB)
 
 
 def resized_header(png: bytes, w: int, h: int) -> bytes:
@@ -305,25 +306,25 @@ def test_bad_files(case: str, as_path: bool, tmp_path: Path) -> None:
     content, error = BAD[case]
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(error) as caught:
-        image(tmp_path / "x.jpg" if as_path else content, RGB)
+        decode(tmp_path / "x.jpg" if as_path else content, RGB)
     assert caught.value.what
 
 
 def test_errors_say_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file"):
-        image(tmp_path / "none.jpg", RGB)
+        decode(tmp_path / "none.jpg", RGB)
     with pytest.raises(InputError, match="is a folder"):
-        image(tmp_path, RGB)
+        decode(tmp_path, RGB)
     with pytest.raises(InputError, match="empty"):
-        image(b"", RGB)
+        decode(b"", RGB)
     with pytest.raises(UnsupportedInput, match="HEIC"):
-        image(BAD["heic"][0], RGB)
+        decode(BAD["heic"][0], RGB)
 
 
 def test_the_pixel_limit_is_the_callers() -> None:
     with pytest.raises(InputTooLarge, match="64 x 48"):
-        image(PNG, RGB, max_pixels=64 * 48 - 1)
-    assert image(PNG, RGB, max_pixels=64 * 48).shape == RGB.shape
+        decode(PNG, RGB, max_pixels=64 * 48 - 1)
+    assert decode(PNG, RGB, max_pixels=64 * 48).shape == RGB.shape
 
 
 def test_threads_that_decode_leave_the_warning_filters_alone() -> None:
@@ -334,7 +335,7 @@ def test_threads_that_decode_leave_the_warning_filters_alone() -> None:
     def decode() -> None:
         try:
             for _ in range(30):
-                image(odd, RGB)
+                decode(odd, RGB)
         except Exception as e:
             errors.append(e)
 
@@ -373,7 +374,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 @given(content=mutated() | st.binary(max_size=200), spec=st.sampled_from([RGB, GREY, INK]))
 def test_any_bytes_give_a_picture_or_an_input_error(content: bytes, spec: ImageSpec) -> None:
     try:
-        x = image(content, spec, max_pixels=1_000_000)
+        x = decode(content, spec, max_pixels=1_000_000)
     except InputError:
         return
     assert (x.shape, x.dtype) == (spec.shape, np.uint8)
@@ -392,7 +393,7 @@ def apart(a: Pixels, b: Pixels) -> float:
     return float(np.abs(a.astype(int) - b).mean())
 
 
-REFERENCE = image(drawing(), INK)
+REFERENCE = decode(drawing(), INK)
 
 
 def test_ink_is_light_on_black_and_fills_its_box() -> None:
@@ -419,40 +420,40 @@ def test_ink_is_light_on_black_and_fills_its_box() -> None:
     ids=lambda c: ",".join(f"{k}={v}" for k, v in c.items()) if isinstance(c, dict) else "",
 )
 def test_ink_whatever_its_colours_place_and_size(case: dict[str, Any], limit: float) -> None:
-    assert apart(image(drawing(**case), INK), REFERENCE) <= limit
+    assert apart(decode(drawing(**case), INK), REFERENCE) <= limit
     other = np.rot90(drawing(**case))
-    assert apart(image(np.ascontiguousarray(other), INK), REFERENCE) > 15  # the measure tells drawings apart
+    assert apart(decode(np.ascontiguousarray(other), INK), REFERENCE) > 15  # the measure tells drawings apart
 
 
 def test_ink_in_colour_on_coloured_paper_and_on_a_transparent_page() -> None:
     mask = Image.fromarray(255 - drawing())
     coloured = Image.new("RGB", mask.size, (250, 245, 200))
     coloured.paste((20, 30, 160), (0, 0), mask)
-    assert apart(image(saved(coloured, "PNG"), INK), REFERENCE) < 1
+    assert apart(decode(saved(coloured, "PNG"), INK), REFERENCE) < 1
     for ink in ((0, 0, 0), (255, 255, 255)):
         sheet = Image.new("RGBA", mask.size, (*ink, 0))
         sheet.putalpha(mask)
-        assert apart(image(saved(sheet, "PNG"), INK), REFERENCE) < 1
+        assert apart(decode(saved(sheet, "PNG"), INK), REFERENCE) < 1
 
 
 def test_ink_of_a_hair_line_is_as_bright_as_any() -> None:
     page = np.full((800, 800), 255, np.uint8)
     page[100:700, 400:402] = 0
-    assert image(page, INK).max() == 255
+    assert decode(page, INK).max() == 255
 
 
 @pytest.mark.parametrize("paper", [0, 128, 255])
 def test_ink_on_an_empty_page_is_black(paper: int) -> None:
-    assert not image(np.full((50, 70), paper, np.uint8), INK).any()
+    assert not decode(np.full((50, 70), paper, np.uint8), INK).any()
     noisy = np.clip(np.random.default_rng(0).normal(paper, 2, (50, 70)), 0, 255).astype(np.uint8)
-    assert not image(noisy, INK).any()
+    assert not decode(noisy, INK).any()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("h", "w", "ink_px"), [(28, 28, 20), (20, 40, 40), (40, 20, 40), (8, 8, 8), (28, 28, 0)])
 def test_ink_fits_every_shape(h: int, w: int, ink_px: int, channels: Any) -> None:
     spec = ImageSpec(height_px=h, width_px=w, channels=channels, fit="ink", ink_px=ink_px)
-    x = image(drawing(), spec)
+    x = decode(drawing(), spec)
     assert x.shape == spec.shape
     assert x.max() == 255
     assert (x == x[..., :1]).all()
@@ -461,13 +462,13 @@ def test_ink_fits_every_shape(h: int, w: int, ink_px: int, channels: Any) -> Non
 def test_ink_enlarges_smoothly() -> None:
     small = np.zeros((10, 12), np.uint8)
     small[2:8, 3:5] = small[6:8, 3:9] = 255
-    assert len(np.unique(image(small, INK))) > 4
+    assert len(np.unique(decode(small, INK))) > 4
 
 
 @pytest.mark.real_data
 def test_real_photos_decode(real_data: Path) -> None:
     spec = ImageSpec(height_px=224, width_px=224)
     for path in sorted((real_data / "trashnet").rglob("*.jpg"))[::100]:
-        x = image(path, spec)
+        x = decode(path, spec)
         whole = Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
         assert apart(x, np.asarray(whole)) < 2

@@ -1,18 +1,19 @@
-"""From a picture as people have it to the array that a model takes, for prepare and the server alike."""
+"""Pictures: from a file as people have it to uint8 pixels."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from proj.errors import InputError, InputTooLarge, UnsupportedInput
+from proj.preprocess.spec import ImageSpec
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Grey = np.ndarray[Any, np.dtype[np.float32]]
@@ -24,36 +25,11 @@ DEFAULT_MAX_PIXELS = 64_000_000  # twice a 32-megapixel camera; larger ones are 
 BLANK = 16  # grey levels: a page on which nothing stands out by more is empty
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageSpec:
-    """How an image reaches the model: uint8 (height_px, width_px, channels), channels 1 (grey) or 3 (RGB).
-
-    fit="squash" resizes to the shape, whatever the aspect. fit="ink" is for drawings: whatever their colours
-    they become light strokes on black, are cut out and centred so that their longer side fills `ink_px`
-    pixels (0, or more than there is room for: as large as fits). With `stroke_px` lines drawn with any pen
-    become so many pixels wide, and the shape that they draw is what is scaled; 0 keeps a line's own width.
-    """
-
-    height_px: int
-    width_px: int
-    channels: Literal[1, 3] = 3
-    fit: Literal["squash", "ink"] = "squash"
-    ink_px: int = 0
-    stroke_px: float = 0.0
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return (self.height_px, self.width_px, self.channels)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def image(source: bytes | Path | Pixels, spec: ImageSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
-    """Decode and bring to `spec.shape`, uint8.
+def decode(source: bytes | Path | Pixels, spec: ImageSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+    """Decode and bring to `spec.view_shape`, uint8.
 
     Applies EXIF rotation, lays transparency on white, takes greyscale, CMYK, palette, 16-bit and the first
-    frame of an animation. An array that already has `spec.shape` (or lacks only the channel axis) is returned
+    frame of an animation. An array that already has `spec.view_shape` (or lacks only the channel axis) is returned
     as it is; any other must be uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
     Raises UnsupportedInput (no picture, or of a kind we do not take), InputTooLarge (over `max_pixels`, read
     from the header before anything is decoded, or more than memory holds), InputError (broken, cut off,
@@ -62,7 +38,7 @@ def image(source: bytes | Path | Pixels, spec: ImageSpec, *, max_pixels: int = D
     try:
         if isinstance(source, np.ndarray):
             x = source[..., None] if source.ndim == 2 else source
-            if x.shape == spec.shape and x.dtype == np.uint8:
+            if x.shape == spec.view_shape and x.dtype == np.uint8:
                 return np.ascontiguousarray(x)
             img = _from_array(x)
         else:
@@ -201,7 +177,7 @@ def _squash(img: Image.Image, spec: ImageSpec) -> Pixels:
     img = img.convert("RGB" if spec.channels == 3 else "L")
     if img.size != (spec.width_px, spec.height_px):
         img = img.resize((spec.width_px, spec.height_px), Image.Resampling.BILINEAR)
-    return np.array(img, dtype=np.uint8).reshape(spec.shape)
+    return np.array(img, dtype=np.uint8).reshape(spec.view_shape)
 
 
 def _flat(img: Image.Image, paper: int = 255) -> Image.Image:
@@ -265,7 +241,7 @@ def _ink(grey: Grey, spec: ImageSpec) -> Pixels:
     """Light strokes on black, cut out, scaled so that the longer side is `ink_px`, centred. Grey (H, W)."""
     edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     ink = np.abs(grey - np.median(edge))  # the background is what most of the border shows
-    out = np.zeros(spec.shape, np.uint8)
+    out = np.zeros(spec.view_shape, np.uint8)
     if ink.max() < BLANK:
         return out
     on = ink > 0.35 * ink.max()
@@ -299,8 +275,8 @@ def _redrawn(cut: Grey, spec: ImageSpec) -> Pixels:
     pen = min(_pen(cut), WIDEST * max(cut.shape))
     # A pen adds its own width to a drawing; what is scaled is the way that it went.
     way_h, way_w = (max(1.0, n - pen) for n in cut.shape)
-    most = spec.ink_px or max(spec.shape)
-    room_h, room_w = (max(1.0, min(n, most) - spec.stroke_px) for n in spec.shape[:2])
+    most = spec.ink_px or max(spec.view_shape)
+    room_h, room_w = (max(1.0, min(n, most) - spec.stroke_px) for n in spec.view_shape[:2])
     scale = min(room_h / way_h, room_w / way_w) * FINE
     h, w = (max(1, round(n * scale)) for n in cut.shape)
     fine = _resized(cut, h, w)

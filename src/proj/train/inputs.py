@@ -1,0 +1,60 @@
+"""Views of prepared data: who is in which split, and inputs as the network takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from proj.data import split as splits
+from proj.data import statistics
+from proj.preprocess import spec as specs
+from proj.preprocess.spec import TextSpec
+from proj.train import tokens
+from proj.train.data import View
+
+if TYPE_CHECKING:
+    from proj.config import Model
+    from proj.data.store import Prepared
+    from proj.preprocess.spec import Spec
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def view(prepared: Prepared, m: Model, cache: Path | None = None, tokenizer: Any = None) -> View:
+    """The split that prepare decided. `tokenizer`: that of a trained model, in place of one from this training split.
+
+    Texts' ids are kept under `cache`.
+    """
+    train, val, test = (prepared.rows(n) for n in splits.NAMES)
+    meta = prepared.meta
+    stats = (meta.mean, meta.std, meta.target_mean, meta.target_std)
+    return View(prepared, train, val, test, *_inputs(prepared, train, m, cache, tokenizer), *stats)
+
+
+def fold_views(
+    prepared: Prepared, k: int, m: Model, *, seed: int, val_share: float, cache: Path | None = None
+) -> Iterator[View]:
+    """`k` views whose test parts cover all groups, each with its own statistics."""
+    for split in splits.folds(prepared.group.tolist(), k, seed=seed, val_share=val_share):
+        train, val, test = (np.flatnonzero(split == s) for s in (splits.TRAIN, splits.VAL, splits.TEST))
+        own = (*statistics.channels(prepared.x, train), *statistics.targets(prepared.y, train))
+        yield View(prepared, train, val, test, *_inputs(prepared, train, m, cache, None), *own)
+
+
+def elsewhere(prepared: Prepared, of: View, m: Model, cache: Path | None = None) -> View:
+    """Another source's rows, all of them to test on, as the network of the view `of` takes them."""
+    none = np.zeros(0, np.int64)
+    inputs = _inputs(prepared, none, m, cache, of.tokenizer)
+    rest = (of.mean, of.std, of.target_mean, of.target_std)
+    return View(prepared, none, none, np.arange(len(prepared.y)), *inputs, *rest)
+
+
+def _inputs(prepared: Prepared, train: Array, m: Model, cache: Path | None, tokenizer: Any) -> tuple[Any, Spec, Any]:
+    spec = specs.read(prepared.meta.modality, prepared.meta.preprocess)
+    if isinstance(spec, TextSpec):
+        ids, spec, tokenizer = tokens.tokenise(m, spec, prepared.x, train, cache, tokenizer)
+        return ids, spec, tokenizer
+    return prepared.x, spec, None
