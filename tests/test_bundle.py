@@ -118,7 +118,7 @@ BAD_MANIFESTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "another modality": (set_(modality="smell"), "modality"),
     "no example": (edit(lambda r: r.pop("example")), "example"),
     "example not base64": (edit(lambda r: r["example"].update(x_base64="???")), "example"),
-    "example too short": (edit(lambda r: r["example"].update(x_base64="AAAA")), "the example's pixels"),
+    "example too short": (edit(lambda r: r["example"].update(x_base64="AAAA")), "the example's numbers"),
     "example of another shape": (edit(lambda r: r["example"].update(shape=[8, 8, 3])), "shape"),
     "example of a huge shape": (edit(lambda r: r["example"].update(shape=[10**9, 10**9, 10**9])), "shape"),
     "example with another answer": (edit(lambda r: r["example"].update(y=[0.1] * 10)), "its own example's answer"),

@@ -9,20 +9,30 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from made_projects import digits, photos, trashnet, weights_file
+from made_projects import digits, photos, project, trashnet, weights_file
 
 from proj import bundle, config
 from proj.data import prepare
 from proj.serve import settings
 from proj.task import Options
+from proj.train import augment, inputs, net
+from proj.train.data import Batches
+from proj.train.model import LitModel
 from proj.verbs import evaluate, plan
 from proj.verbs import job as jobs
 from proj.verbs import train as verb
 
 # Not read as an attribute: written into the bundle as a whole, from which the server takes each (tested below).
 BY_WAY_OF_THE_BUNDLE = {f"serve.{f.name}" for f in fields(config.Serve)}
-# Read before there is a job, to find its task.
-FINDS_THE_TASK = {"task.name"}
+# Read before there is a job, to find its task and the encoder of its modality (tested below).
+FINDS_THE_TASK = {"task.name", "model.image", "model.text", "model.series"}
+# What only texts, series or values read: one step of each.
+OTHERS = (
+    ("task=fakenews", "model=small", "model.backbone=transformer", "augment.token_drop=0.1"),
+    ("task=fakenews", "model=linear"),
+    ("task=robot", "augment.jitter=0.1", "augment.amplitude=0.1", "augment.time_shift=0.1"),
+    ("task=nutrition", "model=small", "model.backbone=test_resnet", "task.height_px=16", "task.width_px=16"),
+)
 
 
 def _classes(options: type[Options]) -> dict[type[Any], str]:
@@ -66,6 +76,8 @@ def test_every_leaf_is_read_in_a_fast_run_of_all_verbs(tmp_path: Path) -> None:
     with recorded(job.task.options) as evaluated, pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "of_run", lambda *_: again)
         evaluate.evaluate(run, job.project)
+    for words in OTHERS:
+        more |= _one_step(tmp_path, *words)
     leaves = set(config.keys(job.task.options))
     assert leaves - read - more - BY_WAY_OF_THE_BUNDLE - FINDS_THE_TASK == set()
     assert "data.split" in evaluated
@@ -73,6 +85,34 @@ def test_every_leaf_is_read_in_a_fast_run_of_all_verbs(tmp_path: Path) -> None:
     for key in BY_WAY_OF_THE_BUNDLE:
         name = key.removeprefix("serve.")
         assert getattr(served, name) == getattr(job.cfg.serve, name)
+
+
+def _one_step(folder: Path, *words: str) -> set[str]:
+    """The leaves that one training step on a task's sample reads."""
+    job = jobs.job([*words, "data.source=sample", "model.hidden=4"], project(folder))
+    prepared = prepare.prepare(job.task, job.cfg, job.project.data)
+    with recorded(job.task.options) as read:
+        view = inputs.view(prepared, job.cfg.model)
+        model = LitModel(
+            net.build(job.cfg.model, view), job.cfg, view.modality, outputs=view.outputs, total_steps=1
+        )
+        x, y = next(iter(Batches(view.x, prepared.y, view.train, 8)))
+        x = augment.inputs(model.net.front(x), view.modality, job.cfg.augment, augment.generator(0, 0))
+        model.loss(model.net.head(model.net.encode(x)), y).backward()
+    return read
+
+
+@pytest.mark.parametrize(
+    ("words", "backbone"),
+    [
+        (["task=trashnet", "model=pretrained", "model.image=resnet18"], "resnet18"),
+        (["task=fakenews", "model=pretrained", "model.text=some-bert"], "some-bert"),
+        (["task=robot", "model.series=lstm"], "lstm"),
+        (["task=robot", "model.series=lstm", "model.backbone=convolutions"], "convolutions"),
+    ],
+)
+def test_the_encoder_is_that_of_the_tasks_modality(tmp_path: Path, words: list[str], backbone: str) -> None:
+    assert jobs.job(words, project(tmp_path)).cfg.model.backbone == backbone
 
 
 def test_every_option_of_trashnet_is_read(tmp_path: Path) -> None:

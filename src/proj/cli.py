@@ -281,6 +281,10 @@ def serve(
         list[str] | None,
         typer.Option("--allow-host", metavar="NAME", help="Host header to accept; repeatable.", show_default=False),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Answers less sure than this carry no label; default 0.", show_default=False),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", help="Settings; default: serve.yaml, if there.", show_default=False),
@@ -293,7 +297,7 @@ def serve(
     from proj.serve import settings, supervisor
 
     found = _resolve(None, run or settings.bundle_named())
-    flags = {"host": host, "port": port, "workers": workers, "allow_host": allow_host or None}
+    flags = {"host": host, "port": port, "workers": workers, "allow_host": allow_host or None, "threshold": threshold}
     chosen = settings.build(found.bundle, {k: v for k, v in flags.items() if v is not None}, config=config)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the supervisor has its own way of stopping
     raise Exit(supervisor.serve(found.bundle, chosen))

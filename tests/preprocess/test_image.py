@@ -332,14 +332,14 @@ def test_threads_that_decode_leave_the_warning_filters_alone() -> None:
     odd = saved(quarters(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff garbage")
     errors: list[Exception] = []
 
-    def decode() -> None:
+    def again() -> None:
         try:
             for _ in range(30):
                 decode(odd, RGB)
         except Exception as e:
             errors.append(e)
 
-    threads = [threading.Thread(target=decode) for _ in range(4)]
+    threads = [threading.Thread(target=again) for _ in range(4)]
     for t in threads:
         t.start()
     for t in threads:

@@ -92,7 +92,8 @@ def _plain(x: Any) -> Any:
 def _words(t: Task) -> list[str]:
     own = t.options.__dataclass_fields__
     small = [f"task.{k}={v}" for k, v in SMALL.items() if k in own]
-    return [f"task={t.name}", "model=small", "data.source=sample", *small]
+    tiny = ["model.backbone=test_resnet", "model.input_size_px=0"] if t.modality == "image" else []
+    return [f"task={t.name}", "model=small", "data.source=sample", *small, *tiny]
 
 
 @pytest.mark.parametrize("name", TASKS)

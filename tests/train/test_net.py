@@ -275,7 +275,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_a_hub_that_is_not_there_is_unreachable_at_once(hub: pytest.MonkeyPatch) -> None:
     hub.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{free_port()}")
     start = time.monotonic()
-    with pytest.raises(Unreachable, match=r"test_resnet .* model\.weights=FILE.* model=small"):
+    with pytest.raises(Unreachable, match=r"test_resnet .* model\.weights=FILE"):
         made(pretrained=True)
     assert time.monotonic() - start < 5
 
@@ -284,7 +284,7 @@ def test_a_hub_that_is_not_there_is_unreachable_at_once(hub: pytest.MonkeyPatch)
 def test_a_hub_that_says_nothing_is_unreachable_within_twenty_seconds(hub: pytest.MonkeyPatch, silent: int) -> None:
     hub.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent}")
     start = time.monotonic()
-    with pytest.raises(Unreachable, match=r"model\.weights=FILE.* model=small"):
+    with pytest.raises(Unreachable, match=r"model\.weights=FILE"):
         made(pretrained=True)
     assert time.monotonic() - start < 20
 

@@ -27,7 +27,7 @@ def test_evaluate_gives_the_numbers_that_train_gave(finished: Finished, run: Pat
     for name in ("metrics.json", "predictions.npz", "report.html"):
         (run / name).unlink()
     content = evaluate.evaluate(run, finished.project)
-    for part in ("metrics", "per_class", "confusion", "baseline", "names", "split"):
+    for part in ("metrics", "per_class", "confusion", "baselines", "names", "split"):
         assert content[part] == finished.content[part], part
     assert json.loads((run / "metrics.json").read_text()) == content
     with np.load(run / "predictions.npz") as a, np.load(finished.run / "predictions.npz") as b:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Modality = Literal["image", "text", "series"]
@@ -94,6 +94,10 @@ def read(modality: str, content: object) -> Spec:
     """A spec from JSON's objects. Raises ValueError that says what does not fit."""
     from pydantic import TypeAdapter, ValidationError  # here: `proj config` needs a task's spec, not this
 
+    known = {f.name for f in fields(KINDS[modality])}
+    odd = sorted(set(content) - known) if isinstance(content, dict) else []
+    if odd:
+        raise ValueError(f"it has {odd[0]!r}; there are {', '.join(sorted(known))}")
     try:
         made: Spec = TypeAdapter(KINDS[modality]).validate_json(json.dumps(content), strict=True)
     except (TypeError, ValidationError) as e:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,16 +59,26 @@ class Journal(Callback):
         first, value = next(iter(scores.items()))
         shown = f"{first.removeprefix('val_').replace('_', ' ')} {value:.3g}"
         self.note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {shown}"
-        logger.debug("epoch {}: {}", trainer.current_epoch, " ".join(f"{k} {v}" for k, v in row.items()))
+        figures = " ".join(f"{k} {v}" for k, v in row.items() if k != "epoch")
+        logger.debug("epoch {}: {}", trainer.current_epoch, figures)
+
+
+def _average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """A moving average that forgets its start: of n steps it weighs no more than (1 + n) / (10 + n)."""
+
+    def update(averaged: Any, current: Any, n: Any) -> None:
+        # Torch's other form, decay * a + (1 - decay) * b, moves by rounding even where a equals b: a frozen backbone.
+        share = min(decay, (1 + float(n)) / (10 + float(n)))
+        get_ema_multi_avg_fn(share)(averaged, current, n)  # type: ignore[no-untyped-call]
+
+    return update
 
 
 def every(cfg: Config, out: Path, bar: Bar) -> list[Callback]:
     """The callbacks of a training run that writes into `out`."""
     callbacks: list[Callback] = [Journal(out / "metrics.csv", bar)]
     if cfg.model.ema_decay:
-        # Torch's other form, decay * a + (1 - decay) * b, moves by rounding even where a equals b: a frozen backbone.
-        average = get_ema_multi_avg_fn(cfg.model.ema_decay)  # type: ignore[no-untyped-call]
-        callbacks.append(WeightAveraging(multi_avg_fn=average))
+        callbacks.append(WeightAveraging(multi_avg_fn=_average(cfg.model.ema_decay)))
     if cfg.trainer.patience:
         callbacks.append(EarlyStopping("val_loss", patience=cfg.trainer.patience))
     folder = out / "checkpoints"

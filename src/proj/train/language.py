@@ -122,7 +122,7 @@ def _snapshot(name: str) -> Path:
         raise Unreachable(
             f"the model {name} cannot be had from {endpoint}",
             found=why or _first_line(e),
-            next="give a folder that holds it: model.backbone=FOLDER, or train without a hub: model=small",
+            next="give a folder that holds it: model.backbone=FOLDER",
         ) from None
     return Path(found)
 

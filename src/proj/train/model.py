@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": F.mse_loss,
-    "smooth-l1": F.smooth_l1_loss,
+    "smooth-l1": partial(F.smooth_l1_loss, beta=0.1),  # nearly the absolute error; at beta 1 it would be huber
     "huber": F.huber_loss,
 }
 

@@ -20,7 +20,7 @@ Tensor = torch.Tensor
 
 
 class Head(nn.Module):
-    """Standardise, pool the views, drop out, one linear layer that starts at zero; with `hidden` a layer before it.
+    """Standardise, drop out, with `hidden` a layer; pool the views; one linear layer that starts at zero.
 
     Zero, because timm's own start for a new classifier is far off for its mobile families (cross-entropy 8 to 13).
     """
@@ -32,11 +32,12 @@ class Head(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
-        self.pool: nn.Module = AttentionPool(features) if views > 1 else nn.Identity()
         self.drop = nn.Dropout(m.drop_rate)
         self.hidden: nn.Module = nn.Identity()
         if m.hidden:
             self.hidden = nn.Sequential(nn.Linear(features, m.hidden), nn.GELU(), nn.Dropout(m.drop_rate))
+        # After the hidden layer: each view is read by itself, and what was read is pooled.
+        self.pool: nn.Module = AttentionPool(m.hidden or features) if views > 1 else nn.Identity()
         self.linear = nn.Linear(m.hidden or features, outputs)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -48,7 +49,7 @@ class Head(nn.Module):
         self.std.copy_(f.std(0).clamp_min(1e-3))
 
     def forward(self, f: Tensor) -> Tensor:
-        y: Tensor = self.linear(self.hidden(self.drop(self.pool((f - self.mean) / self.std))))
+        y: Tensor = self.linear(self.pool(self.hidden(self.drop((f - self.mean) / self.std))))
         return y
 
 

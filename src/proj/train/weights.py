@@ -108,7 +108,7 @@ def _no_weights(m: Model, e: Exception) -> Exception:
     return Unreachable(
         f"the weights of {m.backbone} cannot be had from the hub",
         found=reason,
-        next="give a file: model.weights=FILE.safetensors, or train from random weights: model=small",
+        next="give a file: model.weights=FILE.safetensors",
     )
 
 

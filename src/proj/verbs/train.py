@@ -15,6 +15,7 @@ from proj import config, console, provenance, runs
 from proj.bundle import TOKENIZER
 from proj.data import prepare, versions
 from proj.data.store import Prepared
+from proj.errors import Unreachable
 from proj.runs import Record
 from proj.verbs import tables
 from proj.verbs.job import Job
@@ -30,7 +31,7 @@ def train(job: Job, *, fast: bool, name: str = "", replace: bool = False) -> tup
     logger.info("data: {train} rows to train on, {val} to validate, {test} held back", **n)
     record = _record(job, prepared, fast)
     run = runs.create(job.project.models, record, name=name, replace=replace)
-    with runs.lock(run), console.log_to_file(run / "train.log"), _status(run, record):
+    with runs.lock(run), console.log_to_file(run / "train.log"), _status(run, record), _without_hub(job):
         logger.info("run {}", run)
         record.seconds["prepare"] = round(took, 2)
         _keep_provenance(job, run, record)
@@ -166,6 +167,16 @@ def _status(run: Path, record: Record) -> Iterator[None]:
     finally:
         record.ended = runs.now()
         runs.write(run, record)
+
+
+@contextmanager
+def _without_hub(job: Job) -> Iterator[None]:
+    """An unreachable hub is no dead end: say what this task can be trained with instead."""
+    try:
+        yield
+    except Unreachable as e:
+        instead = f"or train without a hub: `proj train task={job.task.name} {job.task.offline}`"
+        raise Unreachable(e.what, found=e.found, next=", ".join(filter(None, [e.next, instead]))) from None
 
 
 def _report(run: Path, prepared: Path) -> Path:
