@@ -93,9 +93,7 @@ def _one_step(folder: Path, *words: str) -> set[str]:
     prepared = prepare.prepare(job.task, job.cfg, job.project.data)
     with recorded(job.task.options) as read:
         view = inputs.view(prepared, job.cfg.model)
-        model = LitModel(
-            net.build(job.cfg.model, view), job.cfg, view.modality, outputs=view.outputs, total_steps=1
-        )
+        model = LitModel(net.build(job.cfg.model, view), job.cfg, view.modality, outputs=view.outputs, total_steps=1)
         x, y = next(iter(Batches(view.x, prepared.y, view.train, 8)))
         x = augment.inputs(model.net.front(x), view.modality, job.cfg.augment, augment.generator(0, 0))
         model.loss(model.net.head(model.net.encode(x)), y).backward()

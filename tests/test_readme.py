@@ -64,7 +64,13 @@ def test_the_two_commands_are_the_readmes_first() -> None:
 def test_the_recipes_on_real_data_run_as_written(project: Path, real_data: Path) -> None:
     weights = real_data / "pretrained/mobilenetv2_100_in1k_from_coral_qat.safetensors"
     for command in blocks("real_data"):
-        command = command.replace("PHOTOS", str(real_data / "trashnet")).replace("WEIGHTS.safetensors", str(weights))
+        for word, path in (
+            ("PHOTOS", real_data / "trashnet"),
+            ("WEIGHTS.safetensors", weights),
+            ("ARTICLES.csv", real_data / "fakenews/isot_articles_small.csv"),
+            ("POSTS.csv", real_data / "fakenews/covid_posts.csv"),
+        ):
+            command = command.replace(word, str(path))
         # Two epochs: the features of the backbone, which take the time, are the same.
         extra = " trainer.max_epochs=2" if " train " in command else ""
         done = run(command + extra, project, timeout_s=900)

@@ -83,6 +83,12 @@ def test_the_best_epoch_is_kept_when_later_ones_are_worse(finished: Finished, tm
     assert last == 3
 
 
+def test_bf16_learns_with_clipped_gradients(finished: Finished, tmp_path: Path) -> None:
+    fitted(job(finished, "trainer.precision=bf16", "trainer.grad_clip=0.5", "model.input_size_px=32"), tmp_path / "a")
+    rows = journal(tmp_path / "a")
+    assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
 def test_early_stopping_stops(finished: Finished, tmp_path: Path) -> None:
     # With hardly any rate nothing gets better.
     made = job(finished, "trainer.max_epochs=9", "trainer.patience=2", "model.lr=1e-30", "model.ema_decay=0")

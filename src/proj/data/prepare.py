@@ -39,9 +39,7 @@ class Source:
     manifest_hash: str
 
 
-def prepare(
-    task: Task, cfg: Config, data: Path, *, fast: bool = False, known: Sequence[str] = ()
-) -> store.Prepared:
+def prepare(task: Task, cfg: Config, data: Path, *, fast: bool = False, known: Sequence[str] = ()) -> store.Prepared:
     """Fetch if needed, decode if needed, and open. Two processes never build the same key at once.
 
     `known` are the classes of a trained model, which is to be scored on this source: all rows are then in the test
@@ -149,9 +147,7 @@ def _known(rows: list[Row], known: Sequence[str], source: Source) -> tuple[list[
     return kept, dict(sorted(other.items()))
 
 
-def _write(
-    task: Task, cfg: Config, source: Source, rows: list[Row], tmp: Path, known: Sequence[str]
-) -> store.Meta:
+def _write(task: Task, cfg: Config, source: Source, rows: list[Row], tmp: Path, known: Sequence[str]) -> store.Meta:
     """Everything but the inputs: targets, groups, splits. Returns what meta.json will say."""
     names = tuple(known) or task.names_of(rows, cfg.task)
     split = _split(cfg, [r.group for r in rows], all_test=bool(known))

@@ -16,9 +16,7 @@ from proj.preprocess.spec import ImageSpec
 View = bytes | Path | Pixels
 
 
-def decode(
-    source: View | Sequence[View], spec: ImageSpec, *, max_pixels: int = image.DEFAULT_MAX_PIXELS
-) -> Pixels:
+def decode(source: View | Sequence[View], spec: ImageSpec, *, max_pixels: int = image.DEFAULT_MAX_PIXELS) -> Pixels:
     """Uint8 of `spec.shape`. Where the model takes several views and fewer are given, they are repeated in turn.
 
     Raises InputError when there are more views than the model takes, and what `image.decode` raises.

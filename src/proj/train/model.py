@@ -79,11 +79,18 @@ class LitModel(pl.LightningModule):
             f, target = augment.mix(self.net.encode(x), target, a.mixup, g)
         return self.loss(self.net.head(f), target)
 
+    def configure_gradient_clipping(  # type: ignore[override]
+        self, _: Any, gradient_clip_val: float | None = None, **__: Any
+    ) -> None:
+        """Lightning refuses to clip beside a fused optimizer in mixed precision; bf16 has no scaler in its way."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         x, y = batch
         said = self(x)
         self.log("val_loss", self.loss(said, y), batch_size=len(x), on_epoch=True)
-        self.scores.update(self.net.answer(said), y)
+        self.scores.update(self.net.answer(said.float()), y)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.scores.compute())

@@ -30,7 +30,8 @@ def prepared(job: Job, *, fast: bool, as_json: bool, start: float) -> None:
         ("source", p.meta.source),
         (
             "rows",
-            f"{len(p.x):,}" + (f" of shape {p.x.shape[1:]}" if p.meta.modality != "text" else " texts")
+            f"{len(p.x):,}"
+            + (f" of shape {p.x.shape[1:]}" if p.meta.modality != "text" else " texts")
             + (f", {len(p.meta.skipped)} unreadable left out" if p.meta.skipped else ""),
         ),
         ("prepared", f"{console.relative(p.folder)} ({console.size(console.folder_bytes(p.folder))})"),

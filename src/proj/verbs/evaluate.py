@@ -43,9 +43,7 @@ def _elsewhere(job: Job, prepared: store.Prepared, run: Path, other: Job) -> dic
     from proj.train import inputs
 
     record = runs.read(run)
-    theirs = prepare.prepare(
-        other.task, other.cfg, job.project.data, fast=record.fast, known=prepared.meta.names
-    )
+    theirs = prepare.prepare(other.task, other.cfg, job.project.data, fast=record.fast, known=prepared.meta.names)
     if theirs.meta.manifest_hash == prepared.meta.manifest_hash:
         raise UsageError(
             f"{theirs.meta.source} is what {run.name} was trained on",

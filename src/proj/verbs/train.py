@@ -76,9 +76,7 @@ def _folds(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) 
     cfg, d, cache = job.cfg, job.cfg.data, job.project.data / "features"
     record.device = fit.pick_device(cfg).kind
     k = cfg.trainer.folds
-    views = inputs.fold_views(
-        prepared, k, cfg.model, seed=d.split_seed, val_share=d.val_share, cache=cache
-    )
+    views = inputs.fold_views(prepared, k, cfg.model, seed=d.split_seed, val_share=d.val_share, cache=cache)
     each: list[dict[str, Any]] = []
     rows, answers, simple = [], [], []
     for i, view in enumerate(views):
