@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,6 +77,35 @@ def test_the_recipes_on_real_data_run_as_written(project: Path, real_data: Path)
         extra = " trainer.max_epochs=2" if " train " in command else ""
         done = run(command + extra, project, timeout_s=900)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_inputs_of_each_kind_are_answered_as_written(project: Path, tmp_path: Path) -> None:
+    """With models of one batch of synthetic rows, which answer when they are named."""
+    for task, words in {
+        "fakenews": "model=linear",
+        "robot": "",
+        "nutrition": "model=small task.views=2 model.backbone=test_resnet task.height_px=32 task.width_px=32",
+    }.items():
+        done = run(f"proj train task={task} data.source=sample {words} --fast --name asked", project)
+        assert done.returncode == 0, done.stderr
+    _write_inputs(tmp_path)
+    commands = blocks("inputs")
+    assert len(commands) == 3
+    for command in commands:
+        task = command.split()[-1]
+        said = run(f"{command.removesuffix(task)}{project}/models/{task}/asked", tmp_path)
+        assert said.returncode == 0, f"{command}\n{said.stdout}\n{said.stderr}"
+
+
+def _write_inputs(folder: Path) -> None:
+    (folder / "article.txt").write_text("Parliament met on Monday.\n")
+    (folder / "articles.csv").write_text("title,text\nA,Parliament met\nB,You will not believe it\n")
+    window = np.arange(90, dtype=np.float32).reshape(15, 6)
+    np.savetxt(folder / "window.csv", window, delimiter=",", header="Fx,Fy,Fz,Tx,Ty,Tz", comments="")
+    np.save(folder / "windows.npy", np.stack([window, -window]))
+    for name in ("side", "top"):
+        Image.new("RGB", (40, 30), "white").save(folder / f"{name}.jpg")
 
 
 def tree() -> list[str]:

@@ -25,7 +25,7 @@ def _require(ok: bool, key: str, found: object, wanted: str) -> None:
 class Data:
     """Where data come from and how they are split. Shares are of groups, 0..1."""
 
-    source: str = "default"  # default | sample | a path | an archive | https:// | gs:// | hf://datasets/OWNER/NAME
+    source: str = "default"  # default | sample | a path | an archive | https:// | gs:// | hf://datasets/OWNER/NAME | kaggle://OWNER/NAME
     sha256: str = ""  # of the downloaded file; checked when set
     split: str = "hash"  # hash: by hash(split_seed, group) | tail: the last rows of the source are the test split
     split_seed: int = 0

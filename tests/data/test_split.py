@@ -47,6 +47,11 @@ def test_folds_cover_every_group_once_and_each_has_all_three_parts(groups: Group
         assert set(m.tolist()) == {TRAIN, VAL, TEST}
 
 
+def test_a_fold_leaves_a_group_to_train_and_one_to_validate_on() -> None:
+    made = split.folds(["0", "1", "1", "1", "2", "3", "4"], 2, seed=2, val_share=0.15)
+    assert all(set(m.tolist()) == {TRAIN, VAL, TEST} for m in made)
+
+
 def test_a_group_stays_where_it_is_when_data_grow() -> None:
     old = [f"dish {i}" for i in range(200)]
     new = [f"dish {i}" for i in range(-300, 500)]

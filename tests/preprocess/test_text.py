@@ -300,3 +300,11 @@ def test_another_id_of_nothing_changes_places_with_ours() -> None:
 def test_a_spec_without_an_encoding_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="encoding none"):
         ids("a", PLAIN)
+
+
+@pytest.mark.parametrize("text", ["A" * 900_000, "A " * 400_000, "(" * 400_000, "WASHINGTON (" * 60_000])
+def test_a_long_text_is_cleaned_in_seconds(text: str) -> None:
+    # It runs in the thread that answers: a slow pattern would let one request stall a server.
+    start = time.monotonic()
+    clean(text, TextSpec(fields=("title", "text"), drop=("Reuters", "AP")))
+    assert time.monotonic() - start < 10

@@ -177,7 +177,7 @@ def _request(given: Any) -> dict[str, Any]:
 def _the_server_reads_it_as_training_did(run: Path, job: jobs.Job, prepared: Any, row: int, given: Any) -> None:
     """Bit for bit, from what a user sends. A drawing is cut out anew, so that its array is sent in the file's place."""
     model = infer.load(run / "bundle")
-    view = inputs.view(prepared, job.cfg.model, None, model.tokenizer)
+    view = inputs.view(prepared, job.cfg.model, tokenizer=model.tokenizer)
     learned = np.asarray(view.x[np.array([row])])[0]
     if isinstance(model.spec, ImageSpec) and model.spec.fit == "ink":
         given = np.asarray(prepared.x[row])

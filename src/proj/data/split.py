@@ -42,15 +42,18 @@ def by_tail(groups: Sequence[str], *, seed: int, val_share: float, test_share: f
 def folds(groups: Sequence[str], k: int, *, seed: int, val_share: float) -> list[Split]:
     """`k` splits whose TEST parts cover every group once, of nearly equal size; VAL by hash among the rest.
 
-    Groups are dealt in the order of their places, each to the fold with the fewest rows so far.
+    Groups are dealt in the order of their places, each to the fold with the fewest rows so far that still leaves two
+    groups to the others: to train and to validate on.
     """
     names, counts = np.unique(np.asarray(groups), return_counts=True)
     if len(names) < k:
         raise DataError(f"trainer.folds={k} needs {k} groups", found=f"the data have {len(names)}")
-    sizes, fold_of = np.zeros(k, int), {}
+    sizes, dealt, fold_of = np.zeros(k, int), np.zeros(k, int), {}
     for i in sorted(range(len(names)), key=lambda i: place(seed, str(names[i]))):
-        fold_of[str(names[i])] = best = int(sizes.argmin())
+        full = dealt >= max(1, len(names) - 2)
+        fold_of[str(names[i])] = best = int(np.where(full & ~full.all(), sizes.max() + 1, sizes).argmin())
         sizes[best] += counts[i]
+        dealt[best] += 1
     own = np.array([fold_of[g] for g in groups])
     found = []
     for i in range(k):

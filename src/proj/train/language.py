@@ -62,6 +62,14 @@ def encoder(m: Model, pad: int) -> Language:
     return Language(model, pad)
 
 
+def bare(architecture: Path, pad: int) -> Language:
+    """A model with random weights, made as the config.json in this folder says: its checkpoint has the real ones."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(architecture, local_files_only=True, trust_remote_code=False)
+    return Language(AutoModel.from_config(config, attn_implementation="eager").float(), pad)
+
+
 def tokenizer(m: Model) -> tuple[Any, int, int]:
     """(tokenizers.Tokenizer that cuts texts off, its id of nothing, how many ids the model takes at most)."""
     where = folder(m)  # first: the library takes seconds to import

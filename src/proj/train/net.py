@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,9 +11,12 @@ from torch import nn
 from proj.preprocess.spec import ImageSpec, SeriesSpec
 from proj.train import images, series, texts
 from proj.train.data import FROZEN_BATCH
+from proj.train.language import Language
 from proj.train.pool import AttentionPool
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from proj.config import Model
     from proj.train.data import View
 
@@ -119,8 +123,27 @@ class Net(nn.Module):
         return y * self.target_std + self.target_mean if self.values else (y / self.temperature).softmax(-1)
 
 
-def build(m: Model, view: View) -> Net:
-    """The network for a view's inputs. Raises ConfigError (no such backbone, weights that do not fit), Unreachable."""
+ARCHITECTURE = "architecture"
+
+
+def keep(net: Net, run: Path) -> None:
+    """Leave in the run what a language model is made like, so that its checkpoint alone brings it back."""
+    if isinstance(net.encoder, Language):
+        net.encoder.model.config.save_pretrained(run / ARCHITECTURE)
+
+
+def of_run(m: Model, view: View, run: Path) -> Net:
+    """A run's network, with random weights: neither the hub nor model.weights is asked, the checkpoint holds all."""
+    folder = run / ARCHITECTURE
+    return build(replace(m, pretrained=False, weights=""), view, architecture=folder if folder.is_dir() else None)
+
+
+def build(m: Model, view: View, *, architecture: Path | None = None) -> Net:
+    """The network for a view's inputs. Raises ConfigError (no such backbone, weights that do not fit), Unreachable.
+
+    `architecture`: a trained run's folder with what a language model is made like; its weights are random then, and
+    neither the hub nor a file is asked.
+    """
     spec = view.spec
     views = 1
     if isinstance(spec, ImageSpec):
@@ -129,6 +152,6 @@ def build(m: Model, view: View) -> Net:
     elif isinstance(spec, SeriesSpec):
         encoder = series.build(m, spec, view.mean, view.std)
     else:
-        encoder = texts.build(m, spec, view.tokenizer)
+        encoder = texts.build(m, spec, view.tokenizer, architecture)
     head = Head(int(encoder.width), view.outputs, m, views=views)  # type: ignore[arg-type]
     return Net(encoder, head, frozen=m.freeze, target_mean=view.target_mean, target_std=view.target_std)

@@ -12,6 +12,8 @@ from proj.errors import ConfigError
 from proj.train.transformer import Transformer, embedding, mask_of, masked_max
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from proj.config import Model
     from proj.preprocess.spec import TextSpec
 
@@ -67,9 +69,10 @@ def backbone(m: Model) -> str:
     return m.backbone or m.text
 
 
-def build(m: Model, spec: TextSpec, tokenizer: Any) -> nn.Module:
+def build(m: Model, spec: TextSpec, tokenizer: Any, architecture: Path | None = None) -> nn.Module:
     """The encoder that `m.backbone` names, for a spec that `tokens.tokenise` completed.
 
+    `architecture`: a folder with the config of a language model whose weights a checkpoint will bring.
     Raises what `language.encoder` does for a pretrained one, ConfigError where spec and model do not go together.
     """
     name = backbone(m)
@@ -81,7 +84,7 @@ def build(m: Model, spec: TextSpec, tokenizer: Any) -> nn.Module:
     if name not in SCRATCH:
         from proj.train import language
 
-        return language.encoder(m, spec.pad)
+        return language.bare(architecture, spec.pad) if architecture else language.encoder(m, spec.pad)
     ids = int(tokenizer.get_vocab_size())
     if name == "convolutions":
         return Convolutions(ids, m.width, m.drop_rate)

@@ -8,7 +8,6 @@ from typing import Any
 from loguru import logger
 
 from proj import console, runs
-from proj.bundle import TOKENIZER
 from proj.data import prepare, store
 from proj.errors import CheckFailed, DataError, UsageError
 from proj.project import Project
@@ -110,16 +109,10 @@ def _open(run: Path, project: Project) -> tuple[Job, store.Prepared]:
 
 def _net(job: Job, prepared: store.Prepared, run: Path) -> tuple[Any, Any]:
     """The run's best network, in evaluation mode, and the view that it was trained on."""
-    from dataclasses import replace
-
-    from tokenizers import Tokenizer
-
     from proj.train import fit, inputs, memory, net
 
     memory.keep_freed()
-    tokenizer = Tokenizer.from_file(str(run / TOKENIZER)) if (run / TOKENIZER).is_file() else None
-    view = inputs.view(prepared, job.cfg.model, job.project.data / "features", tokenizer)
-    # The checkpoint holds every weight: neither the hub nor model.weights is asked again.
-    made = net.build(replace(job.cfg.model, pretrained=False, weights=""), view)
+    view = inputs.of_run(prepared, job.cfg.model, run, job.project.data / "features")
+    made = net.of_run(job.cfg.model, view, run)
     fit.load_checkpoint(made, run / "checkpoints" / "best.ckpt")
     return made.eval(), view

@@ -12,7 +12,6 @@ import yaml
 from loguru import logger
 
 from proj import config, console, provenance, runs
-from proj.bundle import TOKENIZER
 from proj.data import prepare, versions
 from proj.data.store import Prepared
 from proj.errors import Unreachable
@@ -48,15 +47,16 @@ def _one(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) ->
     """Train, evaluate and export on the split that prepare decided."""
     logger.info("loading torch")
     from proj.train import evaluate, export, fit, inputs, memory
+    from proj.train import net as nets
 
     memory.keep_freed()
     cfg, cache = job.cfg, job.project.data / "features"
     view = inputs.view(prepared, cfg.model, cache)
-    if view.tokenizer is not None:
-        view.tokenizer.save(str(run / TOKENIZER))
+    inputs.keep(view, run)
     with _stage(record, "train"):
         record.device = fit.pick_device(cfg).kind
         net = fit.fit(cfg, view, run, cache=cache, fast=fast)
+        nets.keep(net, run)
     with _stage(record, "evaluate"):
         kept = fit.frozen_features(cfg, net, view, cache)
         tested = evaluate.assess(net, job.task, cfg, view, run, fast=fast, features=kept)

@@ -1,7 +1,7 @@
 // What every part of the page uses: elements, and figures as a reader takes them.
 
 export const $ = (id) => document.getElementById(id);
-export const words = (name) => name.replaceAll("_", " ").replace(/\bf1\b/, "F1");
+export const words = (name) => name.replaceAll("_", " ").replace(/\bf1\b/, "F1").replace(/\bauroc\b/, "AUROC");
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 export const percent = (p) => `${(100 * p).toFixed(p > 0.0995 && p < 0.995 ? 0 : 1)} %`;
 

@@ -35,12 +35,21 @@ async function start() {
   reset();
 }
 
+// Of values: each one's mean absolute error, in its unit.
+function errors(facts) {
+  return facts.names.flatMap((name, i) => {
+    const mae = facts.metrics[`${name}_mae`];
+    return mae === undefined ? [] : [`${words(name)} ± ${number(mae)} ${facts.units[i]}`];
+  });
+}
+
 function describe(facts) {
   document.title = facts.title;
   $("title").textContent = facts.title;
   $("question").textContent = facts.question;
   $("model").textContent = facts.model;
-  const figures = Object.entries(facts.metrics).map(([name, v]) => `${words(name)} ${number(v)}`);
+  const metrics = Object.entries(facts.metrics).map(([name, v]) => `${words(name)} ${number(v)}`);
+  const figures = facts.kind === "values" ? errors(facts) : metrics;
   $("metrics").textContent = figures.length ? `${figures.join(", ")} on the ${facts.split} split` : "";
   $("warning").hidden = !facts.warning;
   $("warning").textContent = facts.warning ? sentence(facts.warning) : "";
