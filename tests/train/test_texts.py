@@ -48,11 +48,14 @@ TEXTS = [" ".join(WORDS[i % 9 : i % 9 + 3 + i % 7]) for i in range(40)]
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return distilbert(tmp_path_factory.mktemp("distilbert"))
+
+
+def distilbert(folder: Path) -> Path:
     """A DistilBERT of two layers with random weights and a tokenizer of its own, as a folder of transformers."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("distilbert")
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(set(WORDS))]
     made = Tokenizer(models.WordPiece({n: i for i, n in enumerate(names)}, unk_token="[UNK]"))
     made.normalizer = normalizers.Lowercase()
