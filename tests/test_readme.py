@@ -141,3 +141,10 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_table_of_tasks_is_that_of_the_tasks() -> None:
+    from proj import task
+
+    said = dict(re.findall(r"^\| `(\w+)` \| ([^|]*\?) \|", TEXT, re.MULTILINE))
+    assert said == {name: task.get(name).question for name in task.available()}
