@@ -53,14 +53,14 @@ def test_texts_come_from_files_tables_and_folders(here: Path, capsys: pytest.Cap
     (here / "f" / "a.txt").write_text(TEXT)
     (here / "f" / "b.csv").write_text(f'id,Text,title\n1,"{TEXT}",{TITLE}\n\n2,second,\n')
     (here / "f" / "deep" / "c.jsonl").write_text(
-        json.dumps({"title": TITLE, "text": TEXT, "date": 3}) + "\n\nnot json\n" + json.dumps({"text": "alone"}) + "\n"
+        json.dumps({"title": TITLE, "text": TEXT, "date": 3}) + "\n\nnot json\n" + json.dumps({"title": "alone"}) + "\n"
     )
     (here / "f" / "d.png").write_bytes(b"x")
     said, got = ask(capsys, "texts", "f")
     names = ["f/a.txt", "f/b.csv:2", "f/b.csv:5", "f/deep/c.jsonl:1", "f/deep/c.jsonl:3", "f/deep/c.jsonl:4"]
     assert [a["input"] for a in got] == names
     assert ["error" in a for a in got] == [False, False, False, False, True, True]
-    assert "title" in got[5]["error"]
+    assert "no text called text" in got[5]["error"]
     assert said.code == 1
     assert said.err.count("left out") == 1
     assert "1 files that are not texts" in said.err
@@ -74,9 +74,9 @@ def test_texts_come_from_files_tables_and_folders(here: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("id,headline,body\n1,a,b\n", "lacks the columns title, text"),
+        ("id,headline,body\n1,a,b\n", "lacks the column text"),
         ("title,headline\na,b\n", "lacks the column text"),
-        ("", "lacks the columns"),
+        ("", "lacks the column"),
         ('title,text\na,"never closed\n', "cannot be read"),
     ],
     ids=["other", "one", "empty", "quote"],
@@ -91,6 +91,15 @@ def test_a_table_that_cannot_be_read_has_an_error_in_its_place(
     assert says in got[0]["error"]
     assert "id, headline, body" in got[0]["error"] or content[:2] != "id"
     assert "error" not in got[-1]
+
+
+def test_the_last_field_alone_is_enough(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "a.csv").write_text("id,text\n1,alone\n")
+    (here / "b.jsonl").write_text(json.dumps({"text": "alone"}) + "\n" + json.dumps({"title": 3, "text": "x"}) + "\n")
+    _, got = ask(capsys, "texts", "a.csv", "b.jsonl")
+    assert got[0]["probabilities"] == got[1]["probabilities"]
+    assert got[0]["probabilities"] == pytest.approx(expected(here / "texts", "alone"), rel=1e-4)
+    assert "no text called title" in got[2]["error"]
 
 
 def test_rows_that_are_short_or_broken_have_errors_and_the_others_answers(

@@ -128,16 +128,16 @@ def _csv_rows(file: Path, spec: TextSpec) -> Iterator[Item]:
 
 
 def _columns(file: Path, header: list[str], spec: TextSpec) -> dict[str, int]:
-    """Where each field stands. A column's name may differ in capitals."""
+    """Where each field stands; as over HTTP, only the last must be there. A column's name may differ in capitals."""
     names = [name.strip().lower() for name in header]
-    missing = [field for field in spec.fields if field.lower() not in names]
-    if missing:
+    needed = spec.fields[-1]
+    if needed.lower() not in names:
         raise InputError(
-            f"{file.as_posix()} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}",
+            f"{file.as_posix()} lacks the column {needed}",
             found=f"its header has {', '.join(header)[:200]}" if header else "it is empty",
             next=f"name the columns {', '.join(spec.fields)} in the first line",
         )
-    return {field: names.index(field.lower()) for field in spec.fields}
+    return {field: names.index(field.lower()) for field in spec.fields if field.lower() in names}
 
 
 def _fields(row: list[str], columns: dict[str, int]) -> Source | InputError:
@@ -160,11 +160,12 @@ def _object(line: str, spec: TextSpec) -> Source | InputError:
         return InputError("the line is not JSON", found=str(e)[:200])
     if not isinstance(row, dict):
         return InputError("the line is not a JSON object")
-    wrong = [field for field in spec.fields if not isinstance(row.get(field), str)]
+    needed = {spec.fields[-1], *(field for field in spec.fields if field in row)}
+    wrong = [field for field in spec.fields if field in needed and not isinstance(row.get(field), str)]
     if wrong:
         found = f"it has {', '.join(map(repr, row))[:200]}" if row else "it is empty"
         return InputError(f"the line has no text called {', '.join(wrong)}", found=found)
-    return {field: row[field] for field in spec.fields}
+    return {field: row[field] for field in spec.fields if field in row}
 
 
 def _windows(file: Path) -> Iterator[Item]:
