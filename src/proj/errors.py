@@ -100,3 +100,15 @@ class Unreachable(ProjError):
 class Busy(ProjError):
     exit_code = 1
     http_status = 503
+
+
+SPARE_BYTES = 50_000_000  # left free on a disk that something is written to
+
+
+def disk_error(e: OSError, what: str) -> ResourceError:
+    """`what` could not be done on a disk that is full, or in a folder that cannot be written."""
+    return ResourceError(
+        what,
+        found=f"{e.strerror or e}{f' ({e.filename})' if e.filename else ''}",
+        next="free disk space, or choose a folder that can be written",
+    )

@@ -15,7 +15,7 @@ from proj.bundle import Manifest
 from proj.errors import BundleError
 from proj.preprocess import series, text, views
 from proj.preprocess.image import Pixels
-from proj.preprocess.spec import ImageSpec, SeriesSpec, Spec
+from proj.preprocess.spec import PAD, ImageSpec, SeriesSpec, Spec
 
 RTOL, ATOL = 1e-3, 1e-5  # ONNX Runtime against torch, on probabilities (course module M25's own tolerance)
 
@@ -105,7 +105,7 @@ def batch(xs: Sequence[Array]) -> Array:
     longest = max(len(x) for x in xs)
     if xs[0].ndim > 1 or all(len(x) == longest for x in xs):
         return np.stack(xs)
-    out = np.full((len(xs), longest), text.PAD, xs[0].dtype)
+    out = np.full((len(xs), longest), PAD, xs[0].dtype)
     for row, x in zip(out, xs, strict=True):
         row[: len(x)] = x
     return out

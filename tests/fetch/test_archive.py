@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from proj import errors
 from proj.errors import DataError, ResourceError
 from proj.fetch import archive
 from proj.fetch.archive import Limits, is_archive, unpack
@@ -261,7 +262,7 @@ def refused(make: Make, says: str, limits: Limits | None, folder: Path) -> None:
 
 def test_a_full_disk_is_seen_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=archive.SPARE_BYTES + 10_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=errors.SPARE_BYTES + 10_000))
     for path in (zipped(tmp_path / "a.zip", BIG), tarred(tmp_path / "a.tar", BIG)):
         with pytest.raises(ResourceError, match="are free"):
             unpack(path, tmp_path / "out")
@@ -269,7 +270,7 @@ def test_a_full_disk_is_seen_beforehand(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_disk_that_fills_up_on_the_way(tmp_path: Path) -> None:
-    error = archive.disk_error(OSError(errno.ENOSPC, "No space left on device", "x"), "it cannot be saved")
+    error = errors.disk_error(OSError(errno.ENOSPC, "No space left on device", "x"), "it cannot be saved")
     assert "No space left" in error.found
     path = zipped(tmp_path / "a.zip", FILES)
     (tmp_path / "file").write_bytes(b"")

@@ -23,8 +23,9 @@ import httpx
 import pytest
 from loopback import File, Server, free_port, serving
 
+from proj import errors
 from proj.errors import ConfigError, DataError, MissingExtra, ProjError, ResourceError, Unreachable
-from proj.fetch import archive, download
+from proj.fetch import download
 from proj.fetch.get import Fetched, fetch
 
 CONTENT = bytes(range(256)) * 2000
@@ -368,7 +369,7 @@ def test_a_digest_that_is_none_and_one_for_a_folder(tmp_path: Path, raw: Path) -
 
 def test_a_full_disk_is_seen_beforehand(server: Server, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=archive.SPARE_BYTES + 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=errors.SPARE_BYTES + 1000))
     server.files["/a.npy"] = File(CONTENT)
     with pytest.raises(ResourceError, match=r"512.0 kB are to come, 50.0 MB are free"):
         get(f"{server.url}/a.npy", raw)

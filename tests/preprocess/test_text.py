@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from proj.errors import InputError, InputTooLarge, UnsupportedInput
 from proj.preprocess import ngrams, spec, text
-from proj.preprocess.spec import TextSpec
-from proj.preprocess.text import PAD, clean, ids
+from proj.preprocess.spec import PAD, TextSpec
+from proj.preprocess.text import clean, ids
 
 PLAIN = TextSpec()
 BOTH = TextSpec(fields=("title", "text"), drop=("Reuters", "Associated Press", "AP", "AFP", "Getty Images"))

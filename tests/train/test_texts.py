@@ -19,8 +19,7 @@ from torch import nn
 from proj import infer
 from proj.config import Model
 from proj.errors import ConfigError
-from proj.preprocess.spec import TextSpec
-from proj.preprocess.text import PAD
+from proj.preprocess.spec import PAD, TextSpec
 from proj.train import language, texts, tokens
 
 WORDS = [

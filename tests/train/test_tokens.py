@@ -12,8 +12,7 @@ import pytest
 
 from proj.config import Model
 from proj.preprocess import text
-from proj.preprocess.spec import TextSpec
-from proj.preprocess.text import PAD
+from proj.preprocess.spec import PAD, TextSpec
 from proj.train import tokens
 from proj.train.tokens import Ragged, tokenise
 

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from proj.console import Bar, progress, size
-from proj.errors import DataError, ResourceError
+from proj.errors import SPARE_BYTES, DataError, ResourceError, disk_error
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
-SPARE_BYTES = 50_000_000  # left free on the disk
 CHUNK = 2**20
 _LITTER = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -262,12 +261,3 @@ def _errors(archive: str) -> Iterator[None]:
         if e.errno in _DISK:
             raise disk_error(e, f"{archive} cannot be unpacked") from None
         raise _refused(archive, "the archive is broken, or its names cannot be files here", str(e)) from None
-
-
-def disk_error(e: OSError, what: str) -> ResourceError:
-    """A full, read-only or forbidden folder."""
-    return ResourceError(
-        what,
-        found=f"{e.strerror or e}{f' ({e.filename})' if e.filename else ''}",
-        next="free disk space, or choose a folder that can be written",
-    )

@@ -12,8 +12,7 @@ from filelock import FileLock
 from loguru import logger
 
 from proj.console import folder_bytes, size
-from proj.errors import DataError, RunNotFound
-from proj.fetch.archive import disk_error
+from proj.errors import DataError, RunNotFound, disk_error
 from proj.fetch.download import UnchangedError, download, forget_memory, shown, web_url
 
 

@@ -19,8 +19,7 @@ import httpx
 from loguru import logger
 
 from proj.console import progress, size
-from proj.errors import DataError, ResourceError, Unreachable
-from proj.fetch.archive import SPARE_BYTES, disk_error
+from proj.errors import SPARE_BYTES, DataError, ResourceError, Unreachable, disk_error
 
 BACKOFF_S = 0.25
 MOST_TRIES = 30

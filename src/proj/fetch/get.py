@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from loguru import logger
 
 from proj.console import folder_bytes, size
-from proj.errors import ConfigError, DataError
+from proj.errors import ConfigError, DataError, disk_error
 from proj.fetch import archive, download
 from proj.fetch.manifest import sha256 as digest_of
 from proj.fetch.source import HUB, KAGGLE, KINDS, canonical, each, scheme
@@ -168,7 +168,7 @@ class _Job:
                 # Another process may have been faster.
                 return self.ready() or self._get()
         except OSError as e:
-            raise archive.disk_error(e, f"{self.name} cannot be saved under {self.target.parent}") from None
+            raise disk_error(e, f"{self.name} cannot be saved under {self.target.parent}") from None
 
     def ready(self) -> Path | None:
         """What is there already, when it is this source's."""

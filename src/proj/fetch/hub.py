@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from proj.errors import ConfigError, DataError, MissingExtra, Unreachable
+from proj.errors import ConfigError, DataError, MissingExtra, Unreachable, disk_error
 from proj.fetch import archive, download
 
 ADD_EXTRA = "`uv sync --extra train` in this project adds it"
@@ -65,7 +65,7 @@ def snapshot(repo: str, revision: str | None, inside: str, timeout_s: float, adv
         raise DataError(f"{called} is not there, or is private", found=_first_line(e), next=advice) from None
     except Exception as e:  # the client's network errors are those of whichever HTTP library its version uses
         if isinstance(e, OSError) and e.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
-            raise archive.disk_error(e, f"{called} cannot be saved") from None
+            raise disk_error(e, f"{called} cannot be saved") from None
         raise Unreachable(
             f"{called} cannot be fetched from {endpoint}", found=why or _first_line(e), next=advice
         ) from None

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from proj.errors import DataError, MissingExtra, Unreachable
-from proj.fetch import archive, download
+from proj.errors import DataError, MissingExtra, Unreachable, disk_error
+from proj.fetch import download
 from proj.fetch.hub import ADD_EXTRA
 
 ACCOUNT = (401, 403)  # also Kaggle's answer to a data set that is private or not there
@@ -71,5 +71,5 @@ def _said(e: Exception, called: str, endpoint: str, by_hand: str) -> Exception:
             next=f"put the account's token into KAGGLE_API_TOKEN, or {by_hand}",
         )
     if isinstance(e, OSError) and e.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
-        return archive.disk_error(e, f"{called} cannot be saved")
+        return disk_error(e, f"{called} cannot be saved")
     return Unreachable(f"{called} cannot be fetched from {endpoint}", found=reason, next=by_hand)

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+PAD = 0  # a text's id of nothing: a graph leaves it out
+
 Modality = Literal["image", "text", "series"]
 
 

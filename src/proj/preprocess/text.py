@@ -15,10 +15,9 @@ import numpy as np
 
 from proj.errors import InputError, InputTooLarge, UnsupportedInput
 from proj.preprocess import ngrams
-from proj.preprocess.spec import TextSpec
+from proj.preprocess.spec import PAD, TextSpec
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
-PAD = 0  # the id of nothing: a graph leaves it out
 UNKNOWN = 1  # the one id of a text in which nothing is known
 MAX_CHARS = 1_000_000  # a long novel; more is not a text that anybody pastes
 START, END = 2000, 200  # letters in which a dateline and a credit are looked for; a title may stand before the dateline

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from proj.errors import ConfigError, ProjError, Unreachable
-from proj.preprocess.text import PAD
+from proj.preprocess.spec import PAD
 from proj.train.transformer import mask_of, masked_mean
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from proj.errors import ConfigError
-from proj.preprocess.text import PAD
+from proj.preprocess.spec import PAD
 
 Tensor = torch.Tensor
 HEAD_WIDTH = 32
