@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proj.config import Augment
+from proj.errors import ConfigError
 from proj.train import augment
 
 
@@ -20,22 +23,88 @@ EACH = [
     Augment(scale=0.3),
     Augment(brightness=0.4),
     Augment(contrast=0.4),
+    Augment(saturation=0.4),
+    Augment(hue_deg=40),
+    Augment(crop=0.3),
+    Augment(randaugment=2),
+    Augment(grid_dropout=0.3),
 ]
 
 
-def test_nothing_asked_for_changes_nothing() -> None:
-    x = batch()
-    assert torch.equal(augment.pictures(x, Augment(), augment.generator(0, 0)), x)
+def asked_for(a: Augment) -> str:
+    return next(k for k, v in vars(a).items() if v != vars(Augment())[k])
 
 
-@pytest.mark.parametrize("a", EACH, ids=lambda a: next(k for k, v in vars(a).items() if v))
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("crop", 1.0),
+        ("saturation", -0.1),
+        ("hue_deg", 181.0),
+        ("grid_dropout", 1.0),
+        ("cutmix", -1.0),
+        ("randaugment", 11),
+        ("randaugment_magnitude", 1.1),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"augment.{key} is out of range"):
+        Augment(**{key: value})
+
+
+def test_nothing_asked_for_changes_nothing_and_draws_nothing() -> None:
+    x, g = batch(), augment.generator(0, 0)
+    assert augment.pictures(x, Augment(), g) is x
+    assert torch.equal(g.get_state(), augment.generator(0, 0).get_state())
+
+
+@pytest.mark.parametrize("a", EACH, ids=asked_for)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_change_changes_and_keeps_shape_and_range(a: Augment, channels: int) -> None:
     x = batch(c=channels)
     y = augment.pictures(x, a, augment.generator(0, 0))
     assert y.shape == x.shape
-    assert not torch.equal(y, x)
-    assert 0 <= float(y.min()) <= float(y.max()) <= 1
+    assert torch.equal(y, x) == (channels == 1 and bool(a.saturation or a.hue_deg))  # grey has no colour
+    assert -1e-6 <= float(y.min()) <= float(y.max()) <= 1 + 1e-6
+
+
+@given(
+    a=st.builds(
+        Augment,
+        flip=st.booleans(),
+        crop=st.sampled_from([0.0, 0.08, 0.5, 0.99]),
+        rotate_deg=st.floats(0, 180),
+        shift=st.floats(0, 0.9),
+        scale=st.floats(0, 0.9),
+        brightness=st.floats(0, 0.9),
+        contrast=st.floats(0, 0.9),
+        saturation=st.floats(0, 0.9),
+        hue_deg=st.floats(0, 180),
+        randaugment=st.integers(0, 3),
+        randaugment_magnitude=st.floats(0, 1),
+        grid_dropout=st.floats(0, 0.99),
+    ),
+    shape=st.tuples(st.integers(1, 5), st.sampled_from([1, 3]), st.integers(1, 20), st.integers(1, 20)),
+    views=st.sampled_from([0, 2]),
+    last=st.booleans(),
+    step=st.integers(0, 1000),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_setting_gives_pictures_again(
+    a: Augment, shape: tuple[int, int, int, int], views: int, last: bool, step: int
+) -> None:
+    x = batch(*shape)
+    if views:
+        x = x[:, None].repeat(1, views, 1, 1, 1)
+    elif last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    kept = x.clone()
+    y = augment.inputs(x, "image", a, augment.generator(0, step))
+    assert torch.equal(x, kept), "the input itself stays as it is"
+    assert y.shape == x.shape
+    assert y.dtype == x.dtype
+    assert -1e-5 <= float(y.min()) <= float(y.max()) <= 1 + 1e-5
+    assert torch.equal(augment.inputs(x, "image", a, augment.generator(0, step)), y)
 
 
 def test_seed_and_step_alone_decide() -> None:
@@ -96,19 +165,27 @@ def test_brightness_and_contrast_are_one_number_a_picture() -> None:
     assert torch.allclose(contrast.mean((1, 2, 3)), x.mean((1, 2, 3)), atol=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(32, 3, 8, 8), (32, 20)])
-def test_mixup_mixes_inputs_and_targets_by_the_same_share(shape: tuple[int, ...]) -> None:
-    x, y = torch.zeros(shape), torch.eye(32)
-    x += torch.arange(32.0).view(-1, *[1] * (len(shape) - 1))  # a picture's value is its number
-    mixed, target = augment.mix(x, y, 0.4, augment.generator(0, 0))
-    assert mixed.shape == x.shape
-    assert target.shape == (32, 32)
-    assert torch.allclose(target.sum(1), torch.ones(32))
-    assert bool((target.diagonal() >= 0.5 - 1e-6).all())
-    assert torch.allclose(mixed.flatten(1)[:, 0], target @ torch.arange(32.0), atol=1e-4)
-    assert int((target.diagonal() < 0.999).sum()) > 0
+@pytest.mark.parametrize("share", [0.1, 0.36, 0.64])
+@pytest.mark.parametrize(("channels", "left"), [(1, 0.0), (3, 0.5)])
+def test_grid_dropout_erases_its_share_of_each_picture(share: float, channels: int, left: float) -> None:
+    x = torch.full((64, channels, 160, 224), 0.9)
+    y = augment.erased(x, share, augment.generator(0, 0))
+    gone = y[:, 0] != x[:, 0]
+    assert torch.equal(y, torch.where(gone[:, None], left, x))
+    each = gone.float().mean((1, 2))
+    assert float((each - share).abs().max()) < 0.05  # boxes end at whole pixels
+    assert float(each.mean()) == pytest.approx(share, abs=0.01)
 
 
-def test_mixup_with_alpha_nought_changes_nothing() -> None:
-    x, y = batch(4), torch.arange(4)
-    assert augment.mix(x, y, 0.0, augment.generator(0, 0)) == (x, y)
+def test_grid_dropout_is_a_grid_of_squares_of_several_sizes_and_places() -> None:
+    gone = augment.erased(torch.ones(64, 1, 160, 224), 0.25, augment.generator(0, 0))[:, 0] == 0
+    rows, columns = gone.any(2), gone.any(1)
+    assert torch.equal(gone, rows[:, :, None] & columns[:, None, :])
+    assert len({tuple(r.tolist()) for r in rows}) > 50
+    counts = set()
+    for r, c in zip(rows, columns, strict=True):
+        boxes = [int((v != v.roll(1)).sum()) // 2 for v in (r, c)]
+        counts.add(boxes[0])
+        sides = [int(v.sum()) / n for v, n in zip((r, c), boxes, strict=True)]
+        assert sides[0] == pytest.approx(sides[1], rel=0.3)
+    assert counts == {2, 3, 4, 5, 6, 7}

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
-from proj.preprocess.text import PAD
+from proj.preprocess.spec import PAD
+from proj.train import colour, geometry, randaugment
 
 if TYPE_CHECKING:
     from proj.config import Augment
@@ -30,8 +30,10 @@ def inputs(x: Tensor, modality: Modality, a: Augment, g: torch.Generator) -> Ten
         return ids(x, a, g)
     if modality == "series":
         return series(x, a, g)
-    # Each view of a thing is a picture of its own.
-    return pictures(x.flatten(0, 1), a, g).reshape(x.shape) if x.dim() == 5 else pictures(x, a, g)
+    # In mixed precision the places of pixels would be rounded to eight bits.
+    with torch.autocast(x.device.type, enabled=False):
+        # Each view of a thing is a picture of its own.
+        return pictures(x.flatten(0, 1), a, g).reshape(x.shape) if x.dim() == 5 else pictures(x, a, g)
 
 
 def ids(x: Tensor, a: Augment, g: torch.Generator) -> Tensor:
@@ -60,42 +62,38 @@ def series(x: Tensor, a: Augment, g: torch.Generator) -> Tensor:
 
 
 def pictures(x: Tensor, a: Augment, g: torch.Generator) -> Tensor:
-    """Flip, turn, shift, scale, brightness, contrast. `x`: float (B, C, H, W) in 0..1, and so the result."""
-    b = len(x)
+    """Place, colours, RandAugment, what is erased, in this order. `x`: float (B, C, H, W) in 0..1, and so the result.
 
-    def uniform(low: float, high: float) -> Tensor:
-        return (torch.rand(b, generator=g) * (high - low) + low).to(x.device)
-
+    `x` itself stays as it is.
+    """
+    placed = bool(a.rotate_deg or a.shift or a.scale)
     if a.flip:
-        mirrored = torch.rand(b, generator=g).to(x.device) < 0.5
-        x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-    if a.rotate_deg or a.shift or a.scale:
-        turn = uniform(-a.rotate_deg, a.rotate_deg) * (math.pi / 180)
-        zoom = 1 / uniform(1 - a.scale, 1 + a.scale)
-        dx, dy = (uniform(-a.shift, a.shift) * 2 for _ in range(2))  # the grid runs from -1 to 1
-        aspect = x.shape[-1] / x.shape[-2]
-        cos, sin = turn.cos() * zoom, turn.sin() * zoom
-        theta = torch.stack([torch.stack([cos, -sin / aspect, dx], 1), torch.stack([sin * aspect, cos, dy], 1)], 1)
-        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-        # Drawings lie on black; photos go on beyond their edge.
-        x = F.grid_sample(x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False)
-    if a.brightness:
-        x = x * (1 + uniform(-a.brightness, a.brightness))[:, None, None, None]
-    if a.contrast:
-        mean = x.mean((1, 2, 3), keepdim=True)
-        x = (x - mean) * (1 + uniform(-a.contrast, a.contrast))[:, None, None, None] + mean
-    return x.clamp(0, 1) if a.brightness or a.contrast else x
+        # Sampling works on planes of colour, one after another: the copy is made so at once.
+        y = x.clone(memory_format=torch.contiguous_format if placed or a.crop else torch.preserve_format)
+        rows = (torch.rand(len(x), generator=g) < 0.5).nonzero()[:, 0].to(x.device)
+        x = y.index_copy_(0, rows, y[rows].flip(-1))
+    if placed or a.crop:
+        theta = geometry.drawn(len(x), x.shape[-1] / x.shape[-2], a, g)
+        theta = geometry.cropped(theta, a.crop, g) if a.crop else theta
+        x = geometry.bent(x, theta, inside=not placed)
+    x = colour.changed(x, a, g)
+    x = randaugment.changed(x, a.randaugment, a.randaugment_magnitude, g)
+    return erased(x, a.grid_dropout, g) if a.grid_dropout else x
 
 
-def mix(x: Tensor, y: Tensor, alpha: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al. 2018, arXiv 1710.09412). `y`: float targets (B, K) or (B, T); alpha 0 changes nothing."""
-    if not alpha:
-        return x, y
-    # A Beta draw from two Gamma draws; torch's own distributions take no generator.
-    share = torch._standard_gamma(torch.full((2, len(x)), alpha), generator=g)
-    lam = (share[0] / share.sum(0)).to(x.device)
-    lam = torch.maximum(lam, 1 - lam)
-    other = torch.randperm(len(x), generator=g).to(x.device)
-    lx = lam.view(-1, *[1] * (x.dim() - 1))
-    ly = lam[:, None]
-    return x * lx + x[other] * (1 - lx), y * ly + y[other] * (1 - ly)
+def erased(x: Tensor, share: float, g: torch.Generator) -> Tensor:
+    """That share of each picture's area goes, as a grid of boxes (GridMask, Chen et al. 2020, arXiv 2001.04086).
+
+    The grid's size and place are drawn for each picture. Whole periods fit, so that the share is exact but for rounding
+    to pixels. Drawings turn black there, photos mid-grey.
+    """
+    b, _, h, w = x.shape
+    periods = torch.randint(2, max(2, min(7, min(h, w) // 4)) + 1, (b,), generator=g)  # along the shorter side
+    gone = []
+    for n in (h, w):
+        count = (periods * (n / min(h, w))).round()
+        at = (torch.arange(n) + 0.5) / n * count[:, None] + torch.rand(b, 1, generator=g)
+        gone.append((at % 1 < math.sqrt(share)).to(x.device))
+    boxes = (gone[0][:, :, None] & gone[1][:, None, :])[:, None].to(x.dtype)
+    left = x.new_tensor(0.0 if x.shape[1] == 1 else 0.5)
+    return torch.lerp(x.contiguous(), left, boxes)  # a selection takes twice as long
