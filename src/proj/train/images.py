@@ -63,8 +63,19 @@ class ImageEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 5:
             return self.forward(x.flatten(0, 1)).reshape(*x.shape[:2], self.width)
-        f: Tensor = self.backbone(((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
+        f: Tensor = self.backbone(self.normalised(x).contiguous(memory_format=torch.channels_last))
         return f
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Float (B, C, h, w), by the same operations whatever the layout.
+
+        Pixels that lie channels-last are taken by whole rows: three numbers that take turns at every place are slow.
+        """
+        if torch.compiler.is_exporting() or not x.is_contiguous(memory_format=torch.channels_last):
+            return (x - self.mean) / self.std
+        b, c, h, w = x.shape
+        mean, std = (t.flatten().repeat(w) for t in (self.mean, self.std))
+        return (x.permute(0, 2, 3, 1).flatten(2) - mean).div_(std).reshape(b, h, w, c).permute(0, 3, 1, 2)
 
 
 def _own(values: Any, channels: int) -> list[float]:

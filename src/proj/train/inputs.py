@@ -46,6 +46,11 @@ def keep(view: View, run: Path) -> None:
         view.tokenizer.save(str(run / TOKENIZER))
 
 
+def kept(run: Path) -> bool:
+    """Does the run know already how its inputs reach the network?"""
+    return (run / PREPROCESS).is_file()
+
+
 def of_run(prepared: Prepared, m: Model, run: Path, cache: Path | None = None) -> View:
     """The view that a run was trained on, with its own tokenizer."""
     from tokenizers import Tokenizer
@@ -78,6 +83,7 @@ def _inputs(
 ) -> tuple[Any, Spec, Any]:
     spec = spec or specs.read(prepared.meta.modality, prepared.meta.preprocess)
     if isinstance(spec, TextSpec):
-        ids, spec, tokenizer = tokens.tokenise(m, spec, prepared.x, train, cache, tokenizer)
+        own = cache / prepared.meta.task if cache else None
+        ids, spec, tokenizer = tokens.tokenise(m, spec, prepared.x, train, own, tokenizer)
         return ids, spec, tokenizer
     return prepared.x, spec, None

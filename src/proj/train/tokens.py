@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from loguru import logger
 
+from proj.data import cache as kept
 from proj.preprocess import text
-from proj.preprocess.spec import TextSpec
-from proj.preprocess.text import PAD
+from proj.preprocess.spec import PAD, TextSpec
 from proj.train import texts as encoders
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ def tokenise(
     folder = cache / _key(spec, texts, tokenizer)
     if not folder.is_dir():
         _keep(_encoded(spec, texts, tokenizer), folder)
+        settings = {"model.backbone": encoders.backbone(m), "model.max_tokens": spec.max_tokens}
+        kept.tell(folder, kept.About(what="token ids", settings=settings, rows=len(texts)))
+    kept.used(folder)
     return _kept(folder), spec, tokenizer
 
 
