@@ -13,7 +13,7 @@ from PIL import Image
 
 from proj.data import prepare, store
 from proj.project import Project
-from proj.train import fit, inputs
+from proj.train import fit, inputs, setup
 from proj.train import net as nets
 from proj.train.data import View
 from proj.train.net import Net
@@ -57,7 +57,7 @@ def fitted(job: Job, out: Path, *, cache: Path | None = None) -> Net:
 
 
 def net(job: Job, v: View) -> Net:
-    fit.seed_all(job.cfg.seed)
+    setup.seed_all(job.cfg.seed)
     return nets.build(job.cfg.model, v)
 
 

@@ -75,7 +75,7 @@ def test_keys_name_every_leaf_with_its_type() -> None:
     assert keys["task.block"] is int
     assert "task.block" not in config.keys(task.Options)
     n = sum(len(fields(f.default_factory)) for f in fields(Config) if is_dataclass(f.default_factory))  # type: ignore[arg-type]
-    assert len(config.keys(task.Options)) == n + 1
+    assert len(config.keys(task.Options)) == n + 2  # seed and tune
 
 
 def test_groups_are_folders_with_their_files(tmp_path: Path) -> None:

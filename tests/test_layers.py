@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 DEEPEST = 8
-VERBS = ("data", "train", "evaluate", "predict", "export", "serve", "config", "doctor")
+VERBS = ("data", "train", "evaluate", "predict", "export", "serve", "profile", "config", "doctor")
 HEAVY = {
     "torch", "pytorch_lightning", "lightning", "timm", "transformers", "hydra", "omegaconf", "sklearn",
     "wandb", "matplotlib", "dvc",

@@ -169,6 +169,24 @@ def data_check(
     raise Exit(verb.checked(folder, as_json=as_json))
 
 
+@data_app.command("cache")
+def data_cache(
+    task: Annotated[
+        str | None, typer.Argument(metavar="[TASK]", help="Of this task alone.", show_default=False)
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """proj data cache --clear trashnet
+
+    List what training keeps so as not to compute it twice: features of frozen backbones, ids of texts.
+    """
+    from proj.verbs import cache as verb
+
+    _log()
+    verb.show(_project().data / "features", task or "", clear=clear, as_json=as_json)
+
+
 @app.command()
 def train(
     overrides: Overrides = None,
@@ -178,13 +196,24 @@ def train(
     ] = False,
     name: Annotated[str, typer.Option(help="The run's name; default: the time.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="With --name: take the place of an earlier run.")] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|auto",
+            help="Go on with an unfinished run; auto: with the one that these very overrides began, if there is one.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """proj train task=trashnet model.lr=1e-3 seed=7
 
     Fetch and prepare what is lacking, train, evaluate on the held-back split, export a bundle, write a report.
+    A run that was stopped or killed goes on with --resume, and ends in the weights that it would have had.
     """
     start = time.monotonic()
+    if resume is not None and _resumed(resume, overrides or [], start, as_json=as_json, plain=not (name or dry_run)):
+        return
     job = _job("train", overrides)
     from proj import runs
 
@@ -198,6 +227,22 @@ def train(
 
     run, content = verb.train(job, fast=fast, name=name, replace=replace)
     verb.answer(run, content, time.monotonic() - start, as_json=as_json)
+
+
+def _resumed(ref: str, overrides: list[str], start: float, *, as_json: bool, plain: bool) -> bool:
+    """Go on with the run that `ref` names, and print what it reached. False: `auto` found none, a new one begins."""
+    from proj.errors import UsageError as Wrong
+
+    if not plain:
+        raise Wrong("--resume goes on with a run that has its name", next="leave out --name and --dry-run")
+    job = _job("train", overrides if ref == "auto" else [])
+    from proj.verbs import resume
+    from proj.verbs import train as verb
+
+    done = resume.named(ref, job, overrides, verb.work)
+    if done is not None:
+        verb.answer(done.run, done.content, time.monotonic() - start, as_json=as_json)
+    return done is not None
 
 
 @app.command()
@@ -301,6 +346,27 @@ def serve(
     chosen = settings.build(found.bundle, {k: v for k, v in flags.items() if v is not None}, config=config)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the supervisor has its own way of stopping
     raise Exit(supervisor.serve(found.bundle, chosen))
+
+
+@app.command()
+def profile(
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps to time; half a minute's at the most.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """proj profile task=trashnet model.backbone=mobilenetv3_small_100
+
+    Train for some steps and say what the time goes to, how far the machine is used, and what to change.
+    """
+    job = _job("profile", overrides)
+    from proj import console
+    from proj.verbs import profile as verb
+
+    measured, advices = verb.profile(job, steps=steps)
+    if as_json:
+        console.json_out(verb.document(job, measured, advices))
+    else:
+        verb.show(job, measured, advices)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from proj.task import Options
 
 SHA256 = re.compile("[0-9a-fA-F]{64}")
 LARGEST_INT = 2**63 - 1
+TUNED = ("off", "auto", "lr", "batch", "threads", "precision", "compile", "workers")
 SWITCHES = {"true", "false", "yes", "no", "on", "off", "y", "n", "1", "0"}  # words that OmegaConf takes for a bool
 
 
@@ -34,6 +35,7 @@ class Data:
     max_broken_share: float = 0.01  # prepare stops when more of the files than this cannot be read
     workers: int = 0  # processes that decode; 0: one a core
     timeout_s: float = 20.0  # to reach a host
+    cache_gb: float = 10.0  # of features and the like under data/features; what was used least recently goes first
 
     def __post_init__(self) -> None:
         _require(self.split in {"hash", "tail"}, "data.split", self.split, "hash or tail")
@@ -48,6 +50,7 @@ class Data:
         _require(0 <= self.max_broken_share <= 1, "data.max_broken_share", self.max_broken_share, "from 0 to 1")
         _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
         _require(self.timeout_s > 0, "data.timeout_s", self.timeout_s, "over 0")
+        _require(self.cache_gb > 0, "data.cache_gb", self.cache_gb, "over 0")
         _require(
             not self.sha256 or SHA256.fullmatch(self.sha256) is not None,
             "data.sha256",
@@ -61,23 +64,42 @@ class Augment:
     """Random changes to a training batch; 0 or false switches each off. Angles in degrees, the rest in shares."""
 
     flip: bool = False  # left to right
+    crop: float = 0.0  # smallest share of the area that is kept and enlarged (Szegedy et al. 2015)
     rotate_deg: float = 0.0
     shift: float = 0.0  # of the width and height
     scale: float = 0.0  # 0.1: from 0.9 to 1.1 times
     brightness: float = 0.0
     contrast: float = 0.0
+    saturation: float = 0.0  # of pictures in colour, and so the next
+    hue_deg: float = 0.0
+    randaugment: int = 0  # operations a picture, out of fourteen (Cubuk et al. 2020)
+    randaugment_magnitude: float = 0.3  # of each of them, 0..1
+    grid_dropout: float = 0.0  # share of the area that is erased, as a grid of boxes (Chen et al. 2020)
     mixup: float = 0.0  # alpha of the Beta distribution (Zhang et al. 2018)
+    cutmix: float = (
+        0.0  # likewise (Yun et al. 2019), pictures and classes alone; with mixup: one of both for each batch
+    )
     token_drop: float = 0.0  # texts: share of the ids that are left out
     jitter: float = 0.0  # series: noise, in standard deviations of each channel
     amplitude: float = 0.0  # series: 0.1: each channel times 0.9 to 1.1
     time_shift: float = 0.0  # series: of the window's length; the ends are repeated
 
     def __post_init__(self) -> None:
-        _require(0 <= self.rotate_deg <= 180, "augment.rotate_deg", self.rotate_deg, "from 0 to 180")
-        for key in ("shift", "scale", "brightness", "contrast", "token_drop", "amplitude", "time_shift"):
+        for key in ("rotate_deg", "hue_deg"):
+            _require(0 <= getattr(self, key) <= 180, f"augment.{key}", getattr(self, key), "from 0 to 180")
+        for key in ("shift", "scale", "crop", "grid_dropout"):
             _require(0 <= getattr(self, key) < 1, f"augment.{key}", getattr(self, key), "from 0 to under 1")
-        _require(self.mixup >= 0, "augment.mixup", self.mixup, "0 or more")
-        _require(self.jitter >= 0, "augment.jitter", self.jitter, "0 or more")
+        for key in ("brightness", "contrast", "saturation", "token_drop", "amplitude", "time_shift"):
+            _require(0 <= getattr(self, key) < 1, f"augment.{key}", getattr(self, key), "from 0 to under 1")
+        for key in ("mixup", "cutmix", "jitter"):
+            _require(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "0 or more")
+        _require(0 <= self.randaugment <= 10, "augment.randaugment", self.randaugment, "from 0 to 10")
+        _require(
+            0 <= self.randaugment_magnitude <= 1,
+            "augment.randaugment_magnitude",
+            self.randaugment_magnitude,
+            "from 0 to 1",
+        )
 
 
 @dataclass(kw_only=True)
@@ -93,6 +115,7 @@ class Model:
     freeze: bool = False  # the backbone runs once over the data, only the head learns
     cache: bool = True  # with freeze: features are computed once and kept; false: anew for every batch
     feature_views: int = 1  # with freeze and cache: so many views of each row are cached, all but the first augmented
+    feature_precision: str = "32"  # with freeze and cache: 32 | bf16, which moves accuracy within its noise
     input_size_px: int = 0  # the longer side of what the backbone sees; 0: the prepared size
     pool: str = "avg"  # avg | max | avgmax | catavgmax
     width: int = 128  # features of text and series encoders from scratch
@@ -127,6 +150,9 @@ class Model:
         _require(self.lr > 0, "model.lr", self.lr, "over 0")
         _require(self.weight_decay >= 0, "model.weight_decay", self.weight_decay, "0 or more")
         _require(self.feature_views >= 1, "model.feature_views", self.feature_views, "1 or more")
+        _require(
+            self.feature_precision in {"32", "bf16"}, "model.feature_precision", self.feature_precision, "32 or bf16"
+        )
         _require(self.input_size_px >= 0, "model.input_size_px", self.input_size_px, "0 or more")
         for key in ("drop_rate", "drop_path_rate", "warmup_share", "label_smoothing", "ema_decay"):
             _require(0 <= getattr(self, key) < 1, f"model.{key}", getattr(self, key), "from 0 to under 1")
@@ -138,12 +164,34 @@ class Trainer:
     batch_size: int = 64
     patience: int = 0  # epochs without a better validation loss before it stops; 0: never early
     folds: int = 0  # 5: cross-validation by group instead of one split
-    precision: str = "auto"  # auto | 32 | bf16
+    precision: str = "auto"  # auto | 32 | bf16; auto: a rule of backbone and processor, see train/settle.py
     device: str = "auto"  # auto | cpu | cuda | mps
+    threads: int = 0  # of one operation on the CPU; 0: one for small batches, else one a core
+    workers: int = 0  # threads that read batches ahead; the arrays are mapped, so that slow disks alone need them
+    compile: str = "auto"  # auto | always | never; auto: where the run is long enough to pay for it
     grad_clip: float = 1.0  # norm of the gradient; 0: none
     deterministic: bool = True
+    checkpoint_every_min: float = 5.0  # to resume from, beside the one of each epoch's end; 0: none
+    checkpoint_every_steps: int = 0  # likewise, by count; 0: none
+    keep_checkpoints: int = 2  # so many of the newest
+    profiler: str = "off"  # off | simple | advanced | torch: what took the time, in the run's profile/
 
     def __post_init__(self) -> None:
+        for key in ("threads", "workers", "checkpoint_every_min", "checkpoint_every_steps"):
+            _require(getattr(self, key) >= 0, f"trainer.{key}", getattr(self, key), "0 or more")
+        _require(self.keep_checkpoints >= 1, "trainer.keep_checkpoints", self.keep_checkpoints, "1 or more")
+        _require(
+            self.compile in {"auto", "always", "never"},
+            "trainer.compile",
+            self.compile,
+            "auto, always or never",
+        )
+        _require(
+            self.profiler in {"off", "simple", "advanced", "torch"},
+            "trainer.profiler",
+            self.profiler,
+            "off, simple, advanced or torch",
+        )
         _require(self.max_epochs >= 1, "trainer.max_epochs", self.max_epochs, "1 or more")
         _require(self.batch_size >= 1, "trainer.batch_size", self.batch_size, "1 or more")
         _require(self.patience >= 0, "trainer.patience", self.patience, "0 or more")
@@ -190,6 +238,7 @@ class Serve:
 @dataclass(kw_only=True)
 class Config:
     seed: int = 0
+    tune: str = "off"  # one of TUNED: settings that are found by trying, before the run begins; see verbs/train.py
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     model: Model = field(default_factory=Model)
@@ -200,6 +249,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 4294967295")
+        _require(self.tune in TUNED, "tune", self.tune, ", ".join(TUNED))
 
 
 def keys(options: type[Options], root: type[Any] = Config, prefix: str = "") -> dict[str, Any]:

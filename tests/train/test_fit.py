@@ -15,7 +15,7 @@ from made_projects import Finished, digits, fitted, net, prepared, same, view
 
 from proj.data import statistics
 from proj.errors import ConfigError, ResourceError
-from proj.train import callbacks, fit, inputs
+from proj.train import callbacks, fit, inputs, setup
 from proj.train.data import Batches
 from proj.verbs.job import Job
 
@@ -124,11 +124,11 @@ def test_the_moving_average_forgets_its_start() -> None:
 def test_class_weights_are_inverse_to_the_training_rows(finished: Finished) -> None:
     made = job(finished, "model.class_weights=true")
     v = view(made)
-    weights = fit._class_weights(made.cfg, v)
+    weights = setup._class_weights(made.cfg, v)
     assert weights is not None
     counts = np.bincount(v.prepared.y[v.train], minlength=10)
     assert np.allclose(weights.numpy() * counts, len(v.train) / 10)
-    assert fit._class_weights(job(finished).cfg, v) is None
+    assert setup._class_weights(job(finished).cfg, v) is None
 
 
 def test_class_weights_and_smoothing_change_the_weights_learned(finished: Finished, tmp_path: Path) -> None:
@@ -143,12 +143,6 @@ def test_a_device_that_is_not_there_is_a_config_error(finished: Finished, tmp_pa
     assert missing
     with pytest.raises(ConfigError, match=f"trainer.device={missing[0]} is not there"):
         fitted(job(finished, f"trainer.device={missing[0]}"), tmp_path / "a")
-
-
-def test_half_precision_is_only_chosen_by_itself_on_cuda(finished: Finished) -> None:
-    assert fit.pick_device(job(finished, "trainer.device=cpu").cfg).precision == "32-true"
-    asked = fit.pick_device(job(finished, "trainer.device=cpu", "trainer.precision=bf16").cfg)
-    assert asked.precision == "bf16-mixed"
 
 
 def test_memory_that_runs_out_names_a_smaller_batch(

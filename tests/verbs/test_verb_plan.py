@@ -25,7 +25,7 @@ def test_it_says_what_would_happen(finished: Finished) -> None:
     assert said["task"] == "digits"
     assert said["data"].startswith("prepared: ")
     assert (said["rows"], said["epochs"], said["folds"]) == (1797, 3, 0)
-    assert (said["backbone"], said["weights"], said["device"]) == ("test_resnet", "random", "cpu, 32-true")
+    assert (said["backbone"], said["weights"], said["device"]) == ("test_resnet", "random", "cpu, auto")
     assert said["steps"] == 3 * -(-round(1797 * 0.7) // finished.job.cfg.trainer.batch_size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from loguru import logger
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from proj.train.checkpoints import BEST, STEP, Clock, Writer
 
 if TYPE_CHECKING:
     from proj.config import Config
     from proj.console import Bar
+    from proj.train.stop import Stop
+
+EPOCHS_APART_S = 10.0  # ends of epochs that follow each other faster are not all kept
 
 
 class Journal(Callback):
@@ -27,6 +33,23 @@ class Journal(Callback):
         self.losses: list[torch.Tensor] = []
         self.start = 0.0
         self.note = ""
+        self.rows = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        losses = torch.stack(self.losses) if self.losses else torch.zeros(0)
+        return {"rows": self.rows, "losses": losses, "seconds": time.monotonic() - self.start}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.start = state["rows"], time.monotonic() - state["seconds"]
+        self.losses = list(state["losses"])
+
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Rows that a run wrote after the checkpoint that it goes on from will be written again."""
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            _replace(self.path, "".join(lines[: self.rows + 1]) if self.rows else "")
+        if trainer.global_step:
+            self.bar.update(trainer.global_step)
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self.losses, self.start = [], time.monotonic()
@@ -48,12 +71,12 @@ class Journal(Callback):
             "lr": f"{lr:.4g}",
             "seconds": round(time.monotonic() - self.start, 2),
         }
-        new = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8") as f:
             writer = csv.DictWriter(f, list(row))
-            if new:
+            if not self.rows:
                 writer.writeheader()
             writer.writerow(row)
+        self.rows, self.losses = self.rows + 1, []
         for tracker in trainer.loggers:
             tracker.log_metrics({"train_loss": loss, "lr": lr}, step=trainer.global_step)
         first, value = next(iter(scores.items()))
@@ -74,15 +97,62 @@ def _average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def every(cfg: Config, out: Path, bar: Bar) -> list[Callback]:
+class Keeper(Checkpoint):
+    """Checkpoints to resume from: when the clock says so, at the end of epochs, and when the run is asked to stop.
+
+    Never between an epoch's last batch and the end of its validation, which Lightning would not make up for.
+    """
+
+    def __init__(self, folder: Path, writer: Writer, clock: Clock, stop: Stop, *, count: int) -> None:
+        self.folder, self.writer, self.clock, self.stop, self.count = folder, writer, clock, stop, count
+        self.over = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"over": self.over}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.over = state["over"]
+
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        self.stop.take()
+        trainer.should_stop = self.over  # it had stopped early, and does not begin another epoch
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if not trainer.is_last_batch and (self.stop.wanted or self.clock.due(trainer.global_step)):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        self.over = trainer.should_stop
+        last = self.over or trainer.current_epoch + 1 == trainer.max_epochs
+        if last or self.stop.wanted or self.clock.due(trainer.global_step) or self.clock.since_s() >= EPOCHS_APART_S:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        start = time.monotonic()
+        trainer.save_checkpoint(self.folder / STEP.format(trainer.global_step))
+        self.writer.keep(self.folder, self.count)
+        self.clock.saved(trainer.global_step, start)
+        if self.stop.wanted:
+            self.writer.wait()
+            logger.info("{}: checkpoint of step {}", self.stop.wanted, trainer.global_step)
+            self.stop.leave()
+
+
+def _replace(path: Path, text: str) -> None:
+    tmp = path.with_name(path.name + ".tmp")
+    tmp.write_text(text, encoding="utf-8", newline="")
+    os.replace(tmp, path)
+
+
+def every(cfg: Config, out: Path, bar: Bar, writer: Writer, stop: Stop) -> list[Callback]:
     """The callbacks of a training run that writes into `out`."""
+    t = cfg.trainer
     callbacks: list[Callback] = [Journal(out / "metrics.csv", bar)]
     if cfg.model.ema_decay:
         callbacks.append(WeightAveraging(multi_avg_fn=_average(cfg.model.ema_decay)))
-    if cfg.trainer.patience:
-        callbacks.append(EarlyStopping("val_loss", patience=cfg.trainer.patience))
+    if t.patience:
+        callbacks.append(EarlyStopping("val_loss", patience=t.patience))
     folder = out / "checkpoints"
-    best = ModelCheckpoint(folder, filename="best", monitor="val_loss", enable_version_counter=False)
-    # Not `save_last`: that writes only where the other did too, and so is the last that was better.
-    last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    return [*callbacks, best, last]
+    best = ModelCheckpoint(folder, filename=Path(BEST).stem, monitor="val_loss", enable_version_counter=False)
+    clock = Clock(t.checkpoint_every_min, t.checkpoint_every_steps)
+    return [*callbacks, best, Keeper(folder, writer, clock, stop, count=t.keep_checkpoints)]

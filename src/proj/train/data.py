@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from proj.preprocess.spec import Modality, Spec
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Batch = tuple[torch.Tensor, torch.Tensor]
 FROZEN_BATCH = 32  # rows that a frozen encoder sees at a time, always as many: see Net.encode_frozen
 
 
@@ -50,14 +53,28 @@ class View:
 class Batches:
     """(x, y) tensors of the given rows, shuffled by (seed, epoch) when a seed is given.
 
-    `x`: whatever gives an array for an array of rows. Whoever iterates sets `epoch` first (LitModel does). A single row
-    left at the end of a shuffled pass joins the batch before it: batch normalisation cannot learn from one row.
+    `x`: whatever gives an array for an array of rows. Whoever iterates sets `epoch` first, and `skip` where the first
+    batches of that one pass are done already (LitModel does); so the order is a function of (seed, epoch, step). A
+    single row left at the end of a shuffled pass joins the batch before it: batch normalisation cannot learn from one.
+
+    `workers`: threads that read batches ahead, in order; 0: none. `pin`: into memory that a GPU copies from by itself.
     """
 
-    def __init__(self, x: Any, y: Array, rows: Array, size: int, *, seed: int | None = None, limit: int = 0) -> None:
+    def __init__(
+        self,
+        x: Any,
+        y: Array,
+        rows: Array,
+        size: int,
+        *,
+        seed: int | None = None,
+        limit: int = 0,
+        workers: int = 0,
+        pin: bool = False,
+    ) -> None:
         self.x, self.y, self.rows, self.size, self.seed = x, y, rows, size, seed
-        self.limit = limit
-        self.epoch = 0
+        self.limit, self.workers, self.pin = limit, workers, pin
+        self.epoch = self.skip = 0
 
     def __len__(self) -> int:
         return min(self._whole(), self.limit) if self.limit else self._whole()
@@ -67,13 +84,30 @@ class Batches:
         lone = self.seed is not None and n > self.size and n % self.size == 1
         return -(-n // self.size) - lone
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def order(self) -> list[Array]:
+        """The rows of each batch of this epoch."""
         rows = self.rows
         if self.seed is not None:
             rows = np.random.default_rng((self.seed, self.epoch)).permutation(rows)
-        for i in range(len(self)):
-            part = rows[i * self.size : None if i == self._whole() - 1 else (i + 1) * self.size]
-            yield torch.from_numpy(np.ascontiguousarray(self.x[part])), torch.from_numpy(self.y[part])
+        last = self._whole() - 1
+        return [rows[i * self.size : None if i == last else (i + 1) * self.size] for i in range(len(self))]
+
+    def __iter__(self) -> Iterator[Batch]:
+        parts, self.skip = self.order()[self.skip :], 0  # when the first is asked for: the epoch is known by then
+        yield from self._ahead(parts) if self.workers else map(self.read, parts)
+
+    def read(self, rows: Array) -> Batch:
+        x, y = torch.from_numpy(np.ascontiguousarray(self.x[rows])), torch.from_numpy(self.y[rows])
+        return (x.pin_memory(), y.pin_memory()) if self.pin else (x, y)
+
+    def _ahead(self, parts: list[Array]) -> Iterator[Batch]:
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="input") as pool:
+            coming = deque(pool.submit(self.read, p) for p in parts[: 2 * self.workers])
+            for p in [*parts[2 * self.workers :], *[None] * len(coming)]:
+                batch = coming.popleft().result()
+                if p is not None:
+                    coming.append(pool.submit(self.read, p))
+                yield batch
 
 
 class DataModule(pl.LightningDataModule):
@@ -88,3 +122,7 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> Batches:
         return self.val
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Nothing to do on the CPU, which Lightning finds out anew in every step."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)

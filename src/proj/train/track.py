@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from proj import runs
 from proj.config import Config, to_dict
 
+ID = "wandb-id.json"
 
-def loggers(cfg: Config, run: Path) -> list[Logger]:
-    """The trackers that `track.kind` names. Without a key W&B runs offline, and says so; nothing prompts."""
+
+def loggers(cfg: Config, run: Path, *, resumed: bool = False) -> list[Logger]:
+    """The trackers that `track.kind` names. Without a key W&B runs offline, and says so; nothing prompts.
+
+    A run that goes on does so under the same id.
+    """
     kind, project = cfg.track.kind, cfg.track.project
     if kind == "tensorboard":
         board = TensorBoardLogger(run, name="tensorboard", version="")
@@ -25,7 +33,14 @@ def loggers(cfg: Config, run: Path) -> list[Logger]:
                 "W&B runs offline: no WANDB_API_KEY; `wandb sync {}/wandb/offline-*` sends the run later", run
             )
         os.environ.setdefault("WANDB_SILENT", "true")
-        return [WandbLogger(run.name, save_dir=run, project=project, offline=offline, config=to_dict(cfg))]
+        identity = runs.read_json(run / ID, "") or secrets.token_hex(8)
+        runs.write_json(run / ID, identity)
+        more: dict[str, Any] = {"resume": "allow"} if resumed else {}
+        return [
+            WandbLogger(
+                run.name, save_dir=run, project=project, offline=offline, config=to_dict(cfg), id=identity, **more
+            )
+        ]
     return []
 
 

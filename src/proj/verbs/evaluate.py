@@ -9,9 +9,9 @@ from loguru import logger
 
 from proj import console, runs
 from proj.data import prepare, store
-from proj.errors import CheckFailed, DataError, UsageError
+from proj.errors import CheckFailed, UsageError
 from proj.project import Project
-from proj.verbs.job import Job, of_run
+from proj.verbs.job import Job, of_run, same_data
 
 
 def evaluate(run: Path, project: Project, overrides: list[str] | None = None) -> dict[str, Any]:
@@ -97,12 +97,7 @@ def _open(run: Path, project: Project) -> tuple[Job, store.Prepared]:
         )
     job = of_run(run, project)
     prepared = prepare.prepare(job.task, job.cfg, project.data, fast=record.fast)
-    if prepared.meta.data_hash != record.data_hash:
-        raise DataError(
-            f"the data of {run.name} have changed since it was trained",
-            found=f"{prepared.meta.source} now has hash {prepared.meta.data_hash[:12]}, then {record.data_hash[:12]}",
-            next="bring the old data back (`dvc checkout`), or train anew: `proj train`",
-        )
+    same_data(prepared, run, record)
     logger.info("data: {}", prepared.folder)
     return job, prepared
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proj import compose, task
 from proj.compose import Composed
 from proj.config import Config
-from proj.errors import MissingExtra
+from proj.errors import DataError, MissingExtra
 from proj.project import Project
 from proj.task import Options, Task
+
+if TYPE_CHECKING:
+    from proj.data.store import Prepared
+    from proj.runs import Record
 
 TRAIN_PACKAGES = (
     "torch",
@@ -66,3 +71,13 @@ def of_run(run: Path, project: Project, overrides: list[str] | None = None) -> J
     """The job that made a run, from its config.yaml; `overrides` change single values."""
     composed = compose.load(run / "config.yaml", overrides or [], options_of)
     return Job(project, composed, task.get(composed.config.task.name))
+
+
+def same_data(prepared: Prepared, run: Path, record: Record) -> None:
+    """Raise DataError where the data are no longer those that the run was trained on."""
+    if prepared.meta.data_hash != record.data_hash:
+        raise DataError(
+            f"the data of {run.name} have changed since it was trained",
+            found=f"{prepared.meta.source} now has hash {prepared.meta.data_hash[:12]}, then {record.data_hash[:12]}",
+            next="bring the old data back (`dvc checkout`), or train anew: `proj train`",
+        )

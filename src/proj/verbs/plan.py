@@ -60,10 +60,9 @@ def _data(job: Job, fast: bool) -> tuple[int | None, str]:
 
 def _device(job: Job) -> tuple[str, str]:
     logger.info("loading torch")
-    from proj.train import fit
+    from proj.train import settle
 
-    device = fit.pick_device(job.cfg)
-    return device.kind, device.precision
+    return settle.kind(job.cfg), job.cfg.trainer.precision
 
 
 def _model(job: Job) -> None:

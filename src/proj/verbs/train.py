@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from loguru import logger
 
-from proj import config, console, provenance, runs
+from proj import console, provenance, runs
 from proj.data import prepare, versions
 from proj.data.store import Prepared
-from proj.errors import Unreachable
 from proj.runs import Record
-from proj.verbs import tables
+from proj.verbs import folds, one, stages, tables
 from proj.verbs.job import Job
 
 
@@ -30,94 +26,51 @@ def train(job: Job, *, fast: bool, name: str = "", replace: bool = False) -> tup
     logger.info("data: {train} rows to train on, {val} to validate, {test} held back", **n)
     record = _record(job, prepared, fast)
     run = runs.create(job.project.models, record, name=name, replace=replace)
-    with runs.lock(run), console.log_to_file(run / "train.log"), _status(run, record), _without_hub(job):
+    with runs.lock(run), console.log_to_file(run / "train.log"):
         logger.info("run {}", run)
         record.seconds["prepare"] = round(took, 2)
         _keep_provenance(job, run, record)
-        content = (
-            _folds(job, prepared, run, record, fast)
-            if job.cfg.trainer.folds
-            else _one(job, prepared, run, record, fast)
-        )
-    _report(run, prepared.folder)
-    return run, content
+        return run, work(job, prepared, run, record, fast)
 
 
-def _one(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) -> dict[str, Any]:
-    """Train, evaluate and export on the split that prepare decided."""
-    logger.info("loading torch")
-    from proj.train import evaluate, export, fit, inputs, memory
-    from proj.train import net as nets
+def work(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) -> dict[str, Any]:
+    """All of a training that its run has not yet, its report included. Whoever calls holds the run's lock."""
+    with stages.status(run, record), stages.without_hub(job):
+        if job.cfg.tune != "off" and not stages.begun(run):
+            tune(job, prepared, run)
+        do = folds.folds if job.cfg.trainer.folds else one.one
+        content = do(job, prepared, run, record, fast)
+    from proj.report import run as report
 
-    memory.keep_freed()
-    cfg, cache = job.cfg, job.project.data / "features"
-    view = inputs.view(prepared, cfg.model, cache)
-    inputs.keep(view, run)
-    with _stage(record, "train"):
-        record.device = fit.pick_device(cfg).kind
-        net = fit.fit(cfg, view, run, cache=cache, fast=fast)
-        nets.keep(net, run)
-    with _stage(record, "evaluate"):
-        kept = fit.frozen_features(cfg, net, view, cache)
-        tested = evaluate.assess(net, job.task, cfg, view, run, fast=fast, features=kept)
-    with _stage(record, "export"):
-        export.export(net, job.task, cfg, view, run, tested)
-    return tested.content
+    report.write(run, prepared.folder)
+    return content
 
 
-def _folds(job: Job, prepared: Prepared, run: Path, record: Record, fast: bool) -> dict[str, Any]:
-    """Cross-validation by group: every row is tested once, by a network that saw nothing of its group."""
-    logger.info("loading torch")
-    import numpy as np
+def tune(job: Job, prepared: Prepared, run: Path) -> None:
+    """Set in the job's config what its `tune` asks for, by trying; what was found is in the run's tune.json.
 
-    from proj.train import baseline, evaluate, fit, inputs, memory, scores
+    auto: the workers, and with trainer.deterministic=false also threads, precision and compilation, which change
+    weights' bits; threads, precision, compile, workers: that one by name; lr: the rate at which the loss falls fastest;
+    batch: the largest that fits. Timings are kept under data/tune. With folds it is tried on the split that prepare
+    decided, for all of them.
+    """
+    from proj.train import finders, inputs, speed, trial
 
-    memory.keep_freed()
-    cfg, d, cache = job.cfg, job.cfg.data, job.project.data / "features"
-    record.device = fit.pick_device(cfg).kind
-    k = cfg.trainer.folds
-    views = inputs.fold_views(prepared, k, cfg.model, seed=d.split_seed, val_share=d.val_share, cache=cache)
-    each: list[dict[str, Any]] = []
-    rows, answers, simple = [], [], []
-    for i, view in enumerate(views):
-        started = time.monotonic()
-        out = run / "folds" / str(i)
-        (out / "checkpoints").mkdir(parents=True)
-        with _stage(record, f"fold {i}"):
-            net = fit.fit(cfg, view, out, cache=cache, fast=fast)
-            test = view.test[: evaluate.BATCH] if fast else view.test
-            kept = fit.frozen_features(cfg, net, view, cache)
-            evaluate.calibrated(net, cfg, view, kept)
-            said = evaluate.answers(net, view, test, kept)
-            others, strongest = baseline.baselines(prepared, view.train, test)
-        metrics = scores.content(said, prepared.y[test], prepared.meta, first=job.task.metric)["metrics"]
-        seconds = round(time.monotonic() - started, 1)
-        each.append({"fold": i, "metrics": metrics, "rows": len(test), "seconds": seconds, "baselines": others})
-        runs.write_json(out / "split.json", {"test_groups": sorted(set(prepared.group[view.test].tolist())),
-                                             "mean": view.mean, "std": view.std})  # fmt: skip
-        first = next(iter(metrics))
-        logger.info("fold {} of {}: {} {:.4f} on {} rows", i + 1, k, first, metrics[first], len(test))
-        rows.append(test)
-        answers.append(said)
-        simple.append(strongest)
-    index, said = np.concatenate(rows), np.concatenate(answers)
-    content = scores.content(said, prepared.y[index], prepared.meta, first=job.task.metric)
-    content["baselines"] = [
-        {"name": b["name"], "metrics": _mean([f["baselines"][j]["metrics"] for f in each])}
-        for j, b in enumerate(each[0]["baselines"])
-    ]
-    mean = _mean([f["metrics"] for f in each])
-    std = {m: float(np.std([f["metrics"][m] for f in each if m in f["metrics"]], ddof=1)) for m in mean}
-    whole = {**content, "metrics": mean, "folds": each, "mean": mean, "std": std}
-    found = [s for s in simple if s is not None]
-    beaten = np.concatenate(found) if len(found) == len(simple) else None
-    return evaluate.write(run, view, index, said, whole, simple=beaten)
-
-
-def _mean(each: list[dict[str, float]]) -> dict[str, float]:
-    """Of each metric, over the folds that have it."""
-    found = {m: [one[m] for one in each if m in one] for m in each[0]}
-    return {m: sum(values) / len(values) for m, values in found.items()}
+    cfg, data = job.cfg, job.project.data
+    wanted, cfg.tune = cfg.tune, "off"
+    view = inputs.view(prepared, cfg.model, data / "features")
+    s = trial.begin(cfg, view, data / "features")
+    if wanted == "lr":
+        found = finders.lr(s, run)
+    elif wanted == "batch":
+        found = finders.batch(s, run)
+    else:
+        found = speed.fastest(cfg, s, wanted, data / "tune")
+    for key, value in found["chosen"].items():
+        section, _, leaf = key.partition(".")
+        setattr(getattr(cfg, section), leaf, value)
+    runs.write_json(run / "tune.json", {"tune": wanted, **found})
+    logger.info("tune: {}", " ".join(f"{k}={v}" for k, v in found["chosen"].items()))
 
 
 def _record(job: Job, prepared: Prepared, fast: bool) -> Record:
@@ -136,51 +89,12 @@ def _record(job: Job, prepared: Prepared, fast: bool) -> Record:
 
 
 def _keep_provenance(job: Job, run: Path, record: Record) -> None:
-    text = yaml.safe_dump(config.to_dict(job.cfg), sort_keys=False)
-    (run / "config.yaml").write_text(text, encoding="utf-8")
+    stages.keeper(job, run)()
     record.versions = provenance.versions()
     record.git, diff = provenance.git(job.project.root)
     if diff:
         (run / "git.diff").write_text(diff, encoding="utf-8")
     runs.write(run, record)
-
-
-@contextmanager
-def _stage(record: Record, name: str) -> Iterator[None]:
-    start = time.monotonic()
-    yield
-    record.seconds[name] = round(time.monotonic() - start, 2)
-
-
-@contextmanager
-def _status(run: Path, record: Record) -> Iterator[None]:
-    """Leave run.json with how it ended, whatever ends it."""
-    try:
-        yield
-    except BaseException as e:
-        record.status, record.error = "failed", str(e) or type(e).__name__
-        raise
-    else:
-        record.status = "finished"
-    finally:
-        record.ended = runs.now()
-        runs.write(run, record)
-
-
-@contextmanager
-def _without_hub(job: Job) -> Iterator[None]:
-    """An unreachable hub is no dead end: say what this task can be trained with instead."""
-    try:
-        yield
-    except Unreachable as e:
-        instead = f"or train without a hub: `proj train task={job.task.name} {job.task.offline}`"
-        raise Unreachable(e.what, found=e.found, next=", ".join(filter(None, [e.next, instead]))) from None
-
-
-def _report(run: Path, prepared: Path) -> Path:
-    from proj.report import run as report
-
-    return report.write(run, prepared)
 
 
 def answer(run: Path, content: dict[str, Any], took_s: float, *, as_json: bool, bundle: bool = True) -> None:
