@@ -216,8 +216,7 @@ class Sides:
         for name, files in found.items():
             for file in files[:each]:  # by their own names: the reader makes groups of the numbers in them
                 _link(file.resolve(), here / "source" / name / file.name)
-        # Few photos in blocks of ten would leave a split without some class.
-        block = 1 if images and images < 600 else 10
+        block = 1  # the sides are compared with each other alone; blocks of ten may leave a split without a class
         made = Photos(here / "source", here / "split", {}, size, block, 0.0)
         start = time.monotonic()
         prepared = store.open_(Path(self.proj("data", *made.words)["prepared"]))

@@ -18,7 +18,7 @@ import pytest
 import typer
 from commands import PROJ, ROOT, call, contents, make_project, proj
 
-from proj import cli, compose, errors
+from proj import cli, compose, ending, errors
 from proj.verbs.job import options_of
 
 VERBS = ("data", "train", "evaluate", "predict", "export", "serve", "profile", "config", "doctor")
@@ -134,7 +134,7 @@ def test_every_error_ends_in_its_code_with_one_line(
     def fail() -> None:
         raise kind("what", found="found", next="next")
 
-    assert cli._guarded(fail) == kind.exit_code
+    assert ending.guarded(fail) == kind.exit_code
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "error: what; found; next\n")
     assert kind.exit_code in {1, 2, 3, 70}
@@ -147,7 +147,7 @@ def test_every_error_ends_in_its_code_with_one_line(
     ("error", "code", "says"),
     [
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
-        (cli.Terminated(), 143, "stopped by SIGTERM"),
+        (ending.Terminated(), 143, "stopped by SIGTERM"),
         (OSError(28, "No space left on device", "models/x"), 1, "models/x: No space left on device; free space"),
         (OSError(30, "Read-only file system", "models/x"), 1, "Read-only file system"),
         (PermissionError(13, "Permission denied", "models/x"), 1, "Permission denied"),
@@ -162,7 +162,7 @@ def test_every_other_end_has_its_code(
     def fail() -> None:
         raise error
 
-    assert cli._guarded(fail) == code
+    assert ending.guarded(fail) == code
     said = capsys.readouterr()
     assert (said.out, says in said.err) == ("", True)
     assert ("Traceback" in said.err) == (code == 70)

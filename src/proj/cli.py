@@ -3,66 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-
-# Typer brings its own copy of click; these three have no public name there (hence the pin in pyproject.toml).
-from typer._click import Command, Context
 from typer._click.exceptions import UsageError
-from typer.core import TyperGroup
-from typer.exceptions import Abort, Exit
+from typer.exceptions import Exit
+
+from proj import ending
+from proj.mistyped import DataVerbs, Verbs
 
 if TYPE_CHECKING:
     from proj.project import Project
     from proj.verbs.job import Job
-
-
-class Verbs(TyperGroup):
-    """A mistyped verb is answered with the closest one; --project may also stand after the verb."""
-
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _project_first(args, ctx))
-
-    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            close = get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.5)
-            hint = (
-                f"did you mean `proj {close[0]}`?" if close else f"the verbs are {', '.join(self.list_commands(ctx))}"
-            )
-            raise UsageError(f"no verb is called {args[0]!r}; {hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-def _project_first(args: list[str], ctx: Context) -> list[str]:
-    end = args.index("--") if "--" in args else len(args)
-    for i, word in enumerate(args[:end]):
-        if word == "--project" or word.startswith("--project="):
-            width = 1 if "=" in word else 2
-            if i + width > end and not ctx.resilient_parsing:
-                raise UsageError("--project needs a folder after it", ctx)
-            return args[i : i + width] + _project_first(args[:i] + args[i + width :], ctx)
-    return args
-
-
-class DataVerbs(TyperGroup):
-    """`proj data ...` is `proj data prepare ...` unless the next word names another of its commands."""
-
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        if args and "=" not in args[0] and args[0] not in self.commands:
-            close = get_close_matches(args[0], self.list_commands(ctx), n=1)
-            if close and not ctx.resilient_parsing:
-                raise UsageError(f"`proj data` has no command {args[0]!r}; did you mean `proj data {close[0]}`?", ctx)
-        if not args or (args[0] not in self.commands and args[0] not in {"-h", "--help"}):
-            args = ["prepare", *args]
-        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -438,72 +394,12 @@ def _resolve(needs_train: str | None, run: str | None) -> Any:
     return found
 
 
-class Terminated(BaseException):
-    """SIGTERM, as an exception: what is open is closed, what is half-written removed."""
-
-
-def _on_sigterm(*_: Any) -> NoReturn:
-    raise Terminated
-
-
 def main(args: list[str] | None = None) -> NoReturn:
     """The entry point. Ends the process with the exit code that errors.py defines."""
     # On Windows and inside threads there may be no such signal to take.
     with contextlib.suppress(ValueError, AttributeError, OSError):
-        signal.signal(signal.SIGTERM, _on_sigterm)
-    sys.exit(_guarded(lambda: app(args, prog_name="proj", standalone_mode=False)))
-
-
-def _guarded(call: Callable[[], Any]) -> int:
-    """Run a command; every way in which it can end becomes an exit code and at most one message."""
-    try:
-        code = call()
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except Exit as e:
-        return e.exit_code
-    except UsageError as e:
-        path = e.ctx.command_path if e.ctx else "proj"
-        return _say(f"{e.format_message().rstrip('.')}; see `{path} --help`", 2)
-    except (KeyboardInterrupt, Abort):
-        return _say("stopped by Ctrl-C", 130)
-    except Terminated:
-        return _say("stopped by SIGTERM", 143)
-    except BrokenPipeError:
-        return _read_enough()
-    except SystemExit as e:
-        if isinstance(e.__context__, BrokenPipeError):  # Typer's own way with it
-            return _read_enough()
-        raise
-    except Exception as e:
-        return _failed(e)
-
-
-def _read_enough() -> int:
-    """`proj config | head`: the reader has gone; what Python still has in its buffer goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 0
-
-
-def _failed(e: Exception) -> int:
-    from proj.errors import ProjError
-
-    if isinstance(e, ProjError):
-        return _say(str(e), e.exit_code)
-    if isinstance(e, OSError) and e.errno in {28, 30, 13, 122}:  # no space, read-only, no right, quota
-        where = f"{e.filename}: " if e.filename else ""
-        return _say(f"{where}{e.strerror}; free space or choose another folder", 1)
-    if isinstance(e, MemoryError):
-        return _say("memory ran out; try a smaller trainer.batch_size", 1)
-    import traceback
-
-    traceback.print_exc()
-    return _say(f"a bug in proj: {type(e).__name__}: {e}; please report it with the lines above", 70)
-
-
-def _say(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return code
+        signal.signal(signal.SIGTERM, ending.on_sigterm)
+    sys.exit(ending.guarded(lambda: app(args, prog_name="proj", standalone_mode=False)))
 
 
 if __name__ == "__main__":

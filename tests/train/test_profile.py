@@ -197,6 +197,7 @@ def test_a_real_training_is_measured(home: Path, tmp_path: Path) -> None:
     assert p.memory_bytes is None or p.memory_bytes > 50e6
 
 
+@pytest.mark.slow
 def test_no_run_and_no_thread_count_stays(home: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     job = digits(home, "track=wandb", "trainer.profiler=simple")
@@ -207,6 +208,7 @@ def test_no_run_and_no_thread_count_stays(home: Path, tmp_path: Path) -> None:
     assert p.cfg.trainer.threads == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])  # the second has depthwise convolutions
 def test_flops_are_those_of_forward_and_backward(home: Path, tmp_path: Path, backbone: str) -> None:
     job = digits(home, "model.input_size_px=32", f"model.backbone={backbone}")
@@ -240,6 +242,7 @@ class Slow:
         return self.x[rows]
 
 
+@pytest.mark.slow
 def test_slow_batches_are_seen_and_the_advice_helps(home: Path, tmp_path: Path) -> None:
     job = digits(home, "trainer.batch_size=16")
     v = view(job)
@@ -251,6 +254,7 @@ def test_slow_batches_are_seen_and_the_advice_helps(home: Path, tmp_path: Path) 
     assert helped.rows_per_s > 1.2 * p.rows_per_s
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_with_its_cache(home: Path, tmp_path: Path) -> None:
     job = digits(home, "model.freeze=true", "model.input_size_px=32")
     p = measured(job, tmp_path)
@@ -262,6 +266,7 @@ def test_a_frozen_backbone_with_its_cache(home: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "features").rglob("*.npy"))) == 1  # training will find them
 
 
+@pytest.mark.slow
 def test_features_that_take_long_are_made_in_part(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "ALL_S", 0.0)
     monkeypatch.setattr(measure, "PART_S", 0.01)
@@ -270,6 +275,7 @@ def test_features_that_take_long_are_made_in_part(home: Path, tmp_path: Path, mo
     assert not (tmp_path / "features").exists()
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_without_its_cache_is_told_of_it(home: Path, tmp_path: Path) -> None:
     job = digits(home, "model.freeze=true", "model.cache=false", "model.input_size_px=32")
     p = measured(job, tmp_path)
@@ -306,7 +312,7 @@ def test_the_roof_holds_what_the_machine_did() -> None:
     assert roof.roof("cpu", "bf16-mixed", 1, seconds=0.0).matmul > 0
 
 
-@pytest.mark.parametrize("kind", ["simple", "advanced", "torch"])
+@pytest.mark.parametrize("kind", ["simple", *(pytest.param(k, marks=pytest.mark.slow) for k in ("advanced", "torch"))])
 def test_the_profilers_write_into_the_run(home: Path, tmp_path: Path, kind: str) -> None:
     job = digits(home, f"trainer.profiler={kind}", "trainer.max_epochs=4", "trainer.batch_size=32")
     fitted(job, tmp_path / "a")
@@ -324,6 +330,7 @@ def test_the_profilers_write_into_the_run(home: Path, tmp_path: Path, kind: str)
     assert written["trace.json"].stat().st_size < 20e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "traced"), [(1, 0), (2, 0), (3, 1)])
 def test_a_trace_of_short_epochs_ends_with_its_epoch(home: Path, tmp_path: Path, epochs: int, traced: int) -> None:
     """One batch an epoch: the third step is the only one that is traced."""

@@ -29,6 +29,7 @@ def tried(job: Job, folder: Path) -> dict[str, object]:
     return content
 
 
+@pytest.mark.slow
 def test_a_rate_is_found_where_the_loss_falls_and_the_run_trains_with_it(tmp_path: Path) -> None:
     run, _ = verb.train(made(tmp_path, "tune=lr"), fast=True, name="run")
     found = json.loads((run / "tune.json").read_text())

@@ -45,6 +45,7 @@ def test_one_json_document_and_no_run(here: Path, capsys: pytest.CaptureFixture[
     assert not (here / "models").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     out = profiled(capsys).out
@@ -56,6 +57,7 @@ def test_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"^operation +share +ms a step +calls +shapes", out, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_frozen_backbone_is_told_in_two_parts(capsys: pytest.CaptureFixture[str]) -> None:
     out = profiled(capsys, "model.freeze=true").out

@@ -111,6 +111,7 @@ def metadata() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_preemption_notice_leaves_a_checkpoint_and_stops(tmp_path: Path, metadata: str) -> None:
     root = make_project(tmp_path / "p")
     process = begun(root, *LONG, GCE_METADATA_HOST=metadata)

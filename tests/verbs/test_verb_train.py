@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +191,13 @@ def test_the_digits_as_they_are_configured_reach_the_bar(tmp_path: Path, seed: i
     job = jobs.job([f"seed={seed}"], project(tmp_path))
     _, content = verb.train(job, fast=False)
     assert content["metrics"]["accuracy"] >= 0.985
+
+
+def test_a_split_that_lacks_a_class_is_named(finished: Finished) -> None:
+    p = prepared(finished.job)
+    assert verb._lacking(p) == {}
+    y = p.y.copy()
+    y[p.rows("val")] = 3
+    lacking = verb._lacking(replace(p, y=y))
+    assert list(lacking) == ["val"]
+    assert lacking["val"] == [n for n in p.meta.names if n != "3"]

@@ -24,6 +24,8 @@ def train(job: Job, *, fast: bool, name: str = "", replace: bool = False) -> tup
     took = time.monotonic() - started
     n = {s: len(prepared.rows(s)) for s in ("train", "val", "test")}
     logger.info("data: {train} rows to train on, {val} to validate, {test} held back", **n)
+    for split, lacking in () if fast else _lacking(prepared).items():
+        logger.warning("no row of {} is in {}; data.split_seed=1 splits otherwise", ", ".join(lacking), split)
     record = _record(job, prepared, fast)
     run = runs.create(job.project.models, record, name=name, replace=replace)
     with runs.lock(run), console.log_to_file(run / "train.log"):
@@ -71,6 +73,14 @@ def tune(job: Job, prepared: Prepared, run: Path) -> None:
         setattr(getattr(cfg, section), leaf, value)
     runs.write_json(run / "tune.json", {"tune": wanted, **found})
     logger.info("tune: {}", " ".join(f"{k}={v}" for k, v in found["chosen"].items()))
+
+
+def _lacking(prepared: Prepared) -> dict[str, list[str]]:
+    """Classes of which a split has no row: whole groups go into one split, and rare classes have few groups."""
+    names = prepared.meta.names if prepared.meta.kind == "classes" else []
+    found = {s: set(prepared.y[prepared.rows(s)].tolist()) for s in ("train", "val", "test")}
+    lacking = {s: [n for i, n in enumerate(names) if i not in there] for s, there in found.items()}
+    return {s: missing for s, missing in lacking.items() if missing}
 
 
 def _record(job: Job, prepared: Prepared, fast: bool) -> Record:
