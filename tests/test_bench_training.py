@@ -99,6 +99,7 @@ def test_a_side_that_fails_says_what_it_said(tmp_path: Path) -> None:
     assert process(tmp_path, "print('yes')") == "yes\n"
 
 
+@pytest.mark.slow
 def test_a_side_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     code = """
 import subprocess, sys, time

@@ -17,7 +17,14 @@ from proj.train.net import Net
 from proj.verbs.job import Job
 
 CPU = torch.device("cpu")
-PLAIN = ("augment.rotate_deg=0", "augment.shift=0", "augment.scale=0", "trainer.max_epochs=2", "model.freeze=true")
+PLAIN = (
+    "augment.rotate_deg=0",
+    "augment.shift=0",
+    "augment.scale=0",
+    "augment.mixup=0",
+    "trainer.max_epochs=2",
+    "model.freeze=true",
+)
 
 
 @pytest.fixture

@@ -179,6 +179,7 @@ def advised(p: Profile) -> list[Advice]:
     return advice.advise(advice.facts(p))
 
 
+@pytest.mark.slow
 def test_a_real_training_is_measured(home: Path, tmp_path: Path) -> None:
     job = digits(home, "model.input_size_px=32", "augment.rotate_deg=10", "trainer.batch_size=64")
     p = measured(job, tmp_path)

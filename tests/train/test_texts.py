@@ -214,7 +214,7 @@ def test_a_folder_that_is_not_there() -> None:
         language.folder(Model(backbone="./none"))
 
 
-@pytest.mark.parametrize("offline", ["0", "1"])
+@pytest.mark.parametrize("offline", [pytest.param("0", marks=pytest.mark.slow), "1"])
 def test_a_hub_that_is_not_reached(offline: str, tmp_path: Path) -> None:
     code = """
 from proj.config import Model

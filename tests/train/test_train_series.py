@@ -155,7 +155,9 @@ class _Whole(nn.Module):
         return self.head(self.net(self.net.front(x))).softmax(-1)
 
 
-@pytest.mark.parametrize(("name", "normalise"), [("convolutions", "training"), ("lstm", "window")])
+@pytest.mark.parametrize(
+    ("name", "normalise"), [("convolutions", "training"), pytest.param("lstm", "window", marks=pytest.mark.slow)]
+)
 def test_the_graph_agrees_with_torch_for_any_batch(name: str, normalise: str, tmp_path: Path) -> None:
     net = build(name, normalise=normalise)
     for seed in range(3):  # statistics of batches that are not those at the start

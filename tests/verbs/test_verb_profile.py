@@ -68,6 +68,7 @@ def test_a_frozen_backbone_is_told_in_two_parts(capsys: pytest.CaptureFixture[st
     assert content["extraction"]["operations"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_what_is_advised_takes_the_place_of_what_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads(profiled(capsys, "model.freeze=true", "model.cache=false", "--json").out)

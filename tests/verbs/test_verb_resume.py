@@ -56,6 +56,7 @@ def only_run(root: Path) -> Path:
     return next((root / "models/digits").iterdir())
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_of_that_step_and_resume_finishes_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +159,7 @@ def test_what_cannot_go_on_is_refused_and_left_alone(
     assert (root / "models/digits/first/run.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_on_with_more_epochs(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
