@@ -40,7 +40,11 @@ def lr(s: Setting, run: Path) -> dict[str, Any]:
     net = deepcopy(s.net)
     model = setup.lit(s.cfg, net, s.view, total=LR_STEPS, features=s.data.features)
     model.lr = s.cfg.model.lr  # type: ignore[assignment]  # where Lightning expects it
-    with tempfile.TemporaryDirectory(prefix="proj-tune-") as folder, setup.quiet(), setup.computing(s.cfg, net):
+    with (
+        tempfile.TemporaryDirectory(prefix="proj-tune-") as folder,
+        setup.quiet(),
+        setup.computing(s.cfg, net, len(s.view.train)),
+    ):
         trainer = pl.Trainer(
             **setup.settings(s.cfg, s.device, 1000), logger=False, enable_checkpointing=False,
             limit_val_batches=0, default_root_dir=Path(folder),

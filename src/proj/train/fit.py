@@ -10,7 +10,7 @@ import torch
 from loguru import logger
 
 from proj import console
-from proj.errors import ConfigError, ResourceError
+from proj.errors import ResourceError
 from proj.train import callbacks, checkpoints, mix, settle, setup, stop, track
 from proj.train import net as nets
 from proj.train.checkpoints import Writer
@@ -79,7 +79,7 @@ def _fit(
     writer = Writer()
     with setup.quiet(), stop.listening() as asked, console.progress(total, "train", "batches") as bar:
         try:
-            with setup.computing(cfg, net):
+            with setup.computing(cfg, net, len(view.train)):
                 trainer = pl.Trainer(
                     **setup.settings(cfg, device, epochs),
                     callbacks=callbacks.every(cfg, out, bar, writer, asked),
@@ -89,16 +89,6 @@ def _fit(
                     default_root_dir=out,
                 )
                 trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
-        except ValueError as e:
-            if "more than 1 value per channel" not in str(e):
-                raise
-            raise ConfigError(
-                f"{cfg.model.backbone} cannot learn from batches of one row",
-                found=f"{len(view.train)} rows to train on, trainer.batch_size={cfg.trainer.batch_size}",
-                next="try trainer.batch_size=32, a larger model.input_size_px, or more data",
-            ) from None
-        except SystemExit:  # Lightning ends the process on Ctrl-C; the command has things to put away first
-            raise KeyboardInterrupt from None
         finally:
             writer.teardown()
     checkpoints.settle(out)

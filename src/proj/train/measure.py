@@ -15,7 +15,6 @@ import torch
 from loguru import logger
 
 from proj import console
-from proj.errors import ConfigError
 from proj.train import callbacks, features, settle, setup, stop
 from proj.train import net as nets
 from proj.train.checkpoints import Writer
@@ -116,7 +115,11 @@ def _train(cfg: Config, net: Net, view: View, data: DataModule, device: Device, 
     writer = Writer()
     (out / "checkpoints").mkdir()
     try:
-        with stop.listening() as asked, console.progress(0, "profile", "batches") as bar, setup.computing(cfg, net):
+        with (
+            stop.listening() as asked,
+            console.progress(0, "profile", "batches") as bar,
+            setup.computing(cfg, net, len(view.train)),
+        ):
             trainer = pl.Trainer(
                 **setup.settings(cfg, device, epochs),
                 callbacks=callbacks.every(cfg, out, bar, writer, asked),
@@ -128,16 +131,6 @@ def _train(cfg: Config, net: Net, view: View, data: DataModule, device: Device, 
             trainer.fit(model, datamodule=data)
     except Enough:
         pass
-    except ValueError as e:
-        if "more than 1 value per channel" not in str(e):
-            raise
-        raise ConfigError(
-            f"{cfg.model.backbone} cannot learn from batches of one row",
-            found=f"{len(view.train)} rows to train on, trainer.batch_size={cfg.trainer.batch_size}",
-            next="try trainer.batch_size=32, a larger model.input_size_px, or more data",
-        ) from None
-    except SystemExit:  # Lightning's way with an interruption
-        raise KeyboardInterrupt from None
     finally:
         watch.parts.close()
         writer.teardown()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from loguru import logger
 
+from proj.errors import ConfigError
 from proj.train import features, settle
 from proj.train.data import Batches, DataModule
 from proj.train.model import LitModel
@@ -62,8 +63,12 @@ def settings(cfg: Config, device: Device, epochs: int) -> dict[str, Any]:
 
 
 @contextmanager
-def computing(cfg: Config, net: Net) -> Iterator[None]:
-    """With the threads and the compilation that a settled config names; all is as before at the end."""
+def computing(cfg: Config, net: Net, rows: int) -> Iterator[None]:
+    """With the threads and the compilation that a settled config names; all is as before at the end.
+
+    Lightning's and torch's ways of ending become ours: KeyboardInterrupt, and ConfigError where batches of one of the
+    `rows` to train on cannot be learned from.
+    """
     threads = torch.get_num_threads()
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(cfg.trainer.threads)
@@ -75,6 +80,16 @@ def computing(cfg: Config, net: Net) -> Iterator[None]:
         net.encoder.compile()
     try:
         yield
+    except ValueError as e:
+        if "more than 1 value per channel" not in str(e):
+            raise
+        raise ConfigError(
+            f"{cfg.model.backbone} cannot learn from batches of one row",
+            found=f"{rows} rows to train on, trainer.batch_size={cfg.trainer.batch_size}",
+            next="try trainer.batch_size=32, a larger model.input_size_px, or more data",
+        ) from None
+    except SystemExit:  # Lightning ends the process on Ctrl-C; a command has things to put away first
+        raise KeyboardInterrupt from None
     finally:
         torch.set_num_threads(threads)
         torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]

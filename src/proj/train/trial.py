@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,11 @@ def step_s(s: Setting, *, steps: int, warm_up: int = WARM_UP) -> float:
     net = deepcopy(s.net)
     watch = Watch(steps, warm_up)
     s.data.train.workers = cfg.trainer.workers
-    with tempfile.TemporaryDirectory(prefix="proj-tune-") as folder, setup.quiet(), setup.computing(cfg, net):
+    with (
+        tempfile.TemporaryDirectory(prefix="proj-tune-") as folder,
+        setup.quiet(),
+        setup.computing(cfg, net, len(s.view.train)),
+    ):
         trainer = pl.Trainer(
             **setup.settings(cfg, s.device, cfg.trainer.max_epochs),
             callbacks=[watch],
@@ -80,12 +85,8 @@ def step_s(s: Setting, *, steps: int, warm_up: int = WARM_UP) -> float:
             default_root_dir=Path(folder),
         )
         model = setup.lit(cfg, net, s.view, total=1000, features=s.data.features)
-        try:
+        with suppress(Enough):
             trainer.fit(model, datamodule=s.data)
-        except Enough:
-            pass
-        except SystemExit:  # Lightning's way with Ctrl-C
-            raise KeyboardInterrupt from None
     return (watch.last - watch.first) / len(watch.losses)
 
 
