@@ -137,17 +137,20 @@ def ci(tmp_path: Path) -> Path:
     return tmp_path
 
 
+MARKED = "run pytest -m slow or real_data or browser or image -rs --cov --cov-append"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason=".ci/run is for Debian")
 @pytest.mark.parametrize(
     ("broken", "exit_code"),
-    [("", 0), ("run ruff check", 1), ("run pytest", 1), ("run pytest -m  -rs --cov", 1), ("sync --locked", 1)],
+    [("", 0), ("run ruff check", 1), ("run pytest", 1), (MARKED, 1), ("sync --locked", 1)],
 )
 def test_ci_run_ends_on_pytests_summary_and_any_failure_counts(ci: Path, broken: str, exit_code: int) -> None:
     (ci / "broken").write_text(broken + "\n" if broken else "")
     done = sh("bash", str(ci / ".ci/run"), cwd=ci, PATH=f"{ci / 'bin'}:{os.environ['PATH']}")
     assert done.returncode == exit_code, done.stdout + done.stderr
     if broken != "sync --locked":  # without packages there is nothing to test
-        assert done.stdout.splitlines()[-2:] == ["uv run pytest -m  -rs --cov", "3 passed"]
+        assert done.stdout.splitlines()[-2:] == [f"uv {MARKED}", "3 passed"]
         assert "uv run mypy" in done.stdout
     if broken in {"run ruff check", "run pytest"}:
         assert f"FAILED: uv {broken}\n" in done.stderr
