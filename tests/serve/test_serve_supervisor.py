@@ -134,6 +134,7 @@ def test_while_it_drains_ready_says_so_and_requests_are_still_answered(folder: P
         assert server.process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_supervisor_that_is_killed(folder: Path, digits: Path) -> None:
     with Server(digits, free_log(folder)) as server:
         workers = server.workers()

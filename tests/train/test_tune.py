@@ -42,6 +42,7 @@ def test_a_rate_is_found_where_the_loss_falls_and_the_run_trains_with_it(tmp_pat
     assert found["lr"] == sorted(found["lr"])
 
 
+@pytest.mark.slow
 def test_the_largest_batch_is_the_one_that_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = made(tmp_path, "tune=batch", "model.input_size_px=64")
     all_ = tried(job, tmp_path)
@@ -61,6 +62,7 @@ def test_what_a_batch_will_need_is_foreseen() -> None:
     assert finders._foreseen(tried[:1]) == 200
 
 
+@pytest.mark.slow
 def test_what_changes_weights_is_timed_only_where_that_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

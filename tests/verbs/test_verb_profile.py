@@ -28,6 +28,7 @@ def profiled(capsys: pytest.CaptureFixture[str], *words: str) -> Said:
     return said
 
 
+@pytest.mark.slow
 def test_one_json_document_and_no_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = profiled(capsys, "--json", "trainer.device=cpu")
     content = json.loads(said.out)

@@ -194,6 +194,7 @@ def test_auto_begins_goes_on_and_then_has_nothing_to_do(
     assert len(list((root / "models/digits").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_folds_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("trainer.max_epochs=1", "trainer.folds=3")
     (tmp_path / "a").mkdir()

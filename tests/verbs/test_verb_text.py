@@ -73,6 +73,7 @@ def test_a_source_is_all_that_can_be_changed(trained: tuple[jobs.Job, Path]) -> 
         evaluate.evaluate(run, job.project, ["model.lr=1"])
 
 
+@pytest.mark.slow
 def test_classes_that_the_model_does_not_know_are_counted_apart(tmp_path: Path) -> None:
     def bitmaps(folder: Path, **categories: int) -> Path:
         folder.mkdir()

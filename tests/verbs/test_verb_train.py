@@ -159,6 +159,7 @@ def test_folds_test_every_row_once_and_export_nothing(finished: Finished) -> Non
     assert resolve.resolve(None, finished.project.models).run != run
 
 
+@pytest.mark.slow
 def test_answers_of_a_run_on_sample_data_carry_the_warning(tmp_path: Path) -> None:
     from proj.verbs import predict
 
