@@ -105,8 +105,8 @@ def batches(cfg: Config, net: Net, view: View, cache: Path, device: Device, *, f
 def _raw(cfg: Config, net: Net, view: View, device: Device, fast: bool) -> DataModule:
     if cfg.model.freeze:  # the head starts as it does with cached features
         _standardise(net, features.compute(net, cfg, view, device.torch, passes=1), view)
-    y, size, limit = view.prepared.y, cfg.trainer.batch_size, int(fast)
-    ahead: dict[str, Any] = {"limit": limit, "workers": cfg.trainer.workers, "pin": device.kind == "cuda"}
+    y, size = view.prepared.y, cfg.trainer.batch_size
+    ahead = _ahead(cfg, device, fast)
     train = Batches(view.x, y, view.train, size, seed=cfg.seed, **ahead)
     return DataModule(train, Batches(view.x, y, view.val, size, **ahead))
 
@@ -126,14 +126,19 @@ def _features(cfg: Config, net: Net, view: View, cache: Path, device: Device, fa
     passes, n = f.shape[:2]
     y = np.concatenate([view.prepared.y] * passes)
     rows = np.concatenate([view.train + i * n for i in range(passes)])
-    size, limit = cfg.trainer.batch_size, int(fast)
+    size = cfg.trainer.batch_size
     flat = f.reshape(passes * n, *f.shape[2:])
-    ahead: dict[str, Any] = {"limit": limit, "workers": cfg.trainer.workers, "pin": device.kind == "cuda"}
+    ahead = _ahead(cfg, device, fast)
     return DataModule(
         Batches(flat, y, rows, size, seed=cfg.seed, **ahead),
         Batches(flat, y, view.val, size, **ahead),
         features=True,
     )
+
+
+def _ahead(cfg: Config, device: Device, fast: bool) -> dict[str, Any]:
+    """How batches are read, whatever is in them."""
+    return {"limit": int(fast), "workers": cfg.trainer.workers, "pin": device.kind == "cuda"}
 
 
 def _standardise(net: Net, f: np.ndarray[Any, Any], view: View) -> None:

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 
 from proj.train import net as nets
 from proj.train import setup
+from proj.train.watch import Enough
 
 if TYPE_CHECKING:
     from proj.config import Config
@@ -36,10 +37,6 @@ class Setting:
     view: View
     data: DataModule
     device: Device
-
-
-class Enough(Exception):
-    """All has been seen: training ends here."""
 
 
 class Watch(Callback):
