@@ -50,6 +50,31 @@ def test_a_model_that_learned_nothing_says_so_in_each_answer(tmp_path: Path) -> 
     assert "--fast" in infer.encode(model, np.array([1, 0], np.float32), "x")["warning"]
 
 
+@pytest.mark.parametrize(
+    ("top", "names"), [(0, ["a", "b", "c", "d"]), (1, ["c"]), (2, ["c", "a"]), (3, ["c", "a", "d"]), (9, list("cadb"))]
+)
+def test_top_leaves_the_most_probable_best_first(top: int, names: list[str], tmp_path: Path) -> None:
+    model = infer.load(make_bundle(tmp_path / "b", names=("a", "b", "c", "d")))
+    got = infer.encode(model, np.array([0.25, 0.0625, 0.4375, 0.25], np.float32), "x", top)
+    assert list(got["probabilities"]) == names
+    assert (got["label"], got["confidence"], got["probabilities"]["c"]) == ("c", 0.4375, 0.4375)
+
+
+def test_top_changes_nothing_about_values(tmp_path: Path) -> None:
+    model = infer.load(make_bundle(tmp_path / "b", kind="values", names=("a", "b"), units=("g", "g")))
+    y = np.array([1.5, -2.0], np.float32)
+    assert infer.encode(model, y, "x", 1) == infer.encode(model, y, "x")
+
+
+def test_numbers_are_the_shortest_that_are_the_graphs(tmp_path: Path) -> None:
+    model = infer.load(make_bundle(tmp_path / "b", kind="values", names=("a", "b", "c"), units=("g", "g", "g")))
+    rows = np.array([[0.1, 1e-9, 123456.789], [1 / 3, -0.0, 3e38]], np.float32)
+    for y in (*rows, np.repeat(rows, 2, axis=1)[0, ::2]):  # the last is no contiguous row
+        got = [v["value"] for v in infer.encode(model, y, "x")["values"].values()]
+        assert [np.float32(v) for v in got] == y.tolist()
+        assert [repr(v) for v in got] == [repr(float(str(v))) for v in y]
+
+
 def test_answers_hold_plain_numbers_only(tmp_path: Path) -> None:
     model = infer.load(make_bundle(tmp_path / "b"))
     got = infer.encode(model, infer.run(model, np.zeros((1, 8, 8, 1), np.uint8))[0], "x")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import orjson
+from loguru import logger
 
-from proj import bundle
+from proj import bundle, engines
 from proj.bundle import Manifest
-from proj.errors import BundleError
+from proj.engines import Engine
+from proj.errors import BundleError, InputError
 from proj.preprocess import series, text, views
-from proj.preprocess.image import Pixels
+from proj.preprocess.photo import Pixels
 from proj.preprocess.spec import PAD, ImageSpec, SeriesSpec, Spec
 
 RTOL, ATOL = 1e-3, 1e-5  # ONNX Runtime against torch, on probabilities (course module M25's own tolerance)
+BF16_CLASSES, BF16_VALUES = 0.05, 0.02  # of a probability; of a value's largest
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # A picture, or several views of one thing; a text or its fields; a table of measurements.
@@ -26,38 +31,45 @@ Source = bytes | Path | str | Pixels | Sequence[Any] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded bundle. `session` is ONNX Runtime's, `tokenizer` a text's own. Safe to call from several threads."""
+    """A loaded bundle. `tokenizer` is a text's own. Safe to call from several threads."""
 
     manifest: Manifest
-    session: Any
+    engine: Engine
     spec: Spec
     tokenizer: Any = None
 
+    @property
+    def best_batch(self) -> int:
+        """How many of the inputs that wait one call of `run` should take."""
+        return self.engine.best_batch
 
-def load(folder: Path, *, threads: int = 0) -> Model:
-    """Load a bundle and prove it on its own example. `threads` per answer; 0 is ONNX Runtime's own choice.
 
-    Raises BundleError when the bundle is broken, is not safe, or does not give its example's answer.
+def load(
+    folder: Path,
+    *,
+    threads: int = 1,
+    engine: engines.Name = "onnxruntime",
+    precision: engines.Precision = "fp32",
+    checked: bool = False,
+) -> Model:
+    """Load a bundle and prove it: on its own example, and where ONNX Runtime does not run it, against that too.
+
+    `threads` work on one answer; 0 is the engine's own choice. `checked`: `bundle.check_graph` said yes to this very
+    file before, and is not asked again.
+    Raises BundleError when the bundle is broken, is not safe, or does not give its example's answer; what
+    `engines.check` raises.
     """
     manifest = bundle.read(folder)
-    bundle.check_graph(folder / "model.onnx")
-    session = _session(folder / "model.onnx", threads)
-    model = Model(manifest, session, manifest.spec, _tokenizer(folder / bundle.TOKENIZER))
-    _prove(model, folder)
+    graph = folder / bundle.GRAPH
+    if not checked:
+        bundle.check_graph(graph)
+    chosen = engines.make(graph, engine=engine, precision=precision, threads=threads)
+    model = Model(manifest, chosen, manifest.spec, _tokenizer(folder / bundle.TOKENIZER))
+    reference = chosen if engine == "onnxruntime" else engines.make(graph)
+    _prove(manifest, reference, folder)
+    if chosen is not reference:
+        _compare(model, reference, precision)
     return model
-
-
-def _session(path: Path, threads: int) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except Exception as e:  # ONNX Runtime's error classes are private to its C++ binding
-        raise BundleError(f"{path} cannot be loaded", found=str(e).splitlines()[0]) from None
 
 
 def _tokenizer(path: Path) -> Any:
@@ -71,21 +83,72 @@ def _tokenizer(path: Path) -> Any:
         raise BundleError(f"{path} is not a tokenizer", found=str(e)) from None
 
 
-def _prove(model: Model, folder: Path) -> None:
-    ins, outs = model.session.get_inputs(), model.session.get_outputs()
-    if [i.name for i in ins] != ["x"] or [o.name for o in outs] != ["y"]:
-        raise BundleError(f"{folder}/model.onnx has other inputs and outputs than x and y")
-    want = np.asarray(model.manifest.example.y, np.float32)
+def _prove(manifest: Manifest, reference: Engine, folder: Path) -> None:
+    want = np.asarray([manifest.example.y], np.float32)
     try:
-        got = run(model, model.manifest.example.array())[0]
-    except Exception as e:  # whatever a graph that does not fit its manifest makes ONNX Runtime raise
-        raise BundleError(f"{folder} fails on its own example", found=str(e).splitlines()[0]) from None
-    if got.shape != want.shape or not np.allclose(got, want, rtol=RTOL, atol=ATOL):
+        got = reference.run(manifest.example.array())
+    except Exception as e:  # whatever a graph that does not fit its manifest makes its engine raise
+        raise BundleError(f"{folder} fails on its own example", found=engines.first_line(e)) from None
+    if got.shape != want.shape or apart(manifest.kind, got, want, "fp32"):
         raise BundleError(
             f"{folder} does not give its own example's answer",
-            found=f"the model says {np.round(got, 4).tolist()}, bundle.json {np.round(want, 4).tolist()}",
+            found=f"the model says {np.round(got[0], 4).tolist()}, bundle.json {np.round(want[0], 4).tolist()}",
             next="model.onnx and bundle.json are not of one export: `proj export RUN` makes both",
         )
+
+
+def _compare(model: Model, reference: Engine, precision: engines.Precision) -> None:
+    """Raise BundleError where the engine's answers to the example and the samples are not ONNX Runtime's."""
+    xs = [model.manifest.example.array()[0], *(_decoded(model, s.body) for s in model.manifest.samples)]
+    want = np.concatenate([reference.run(x[None]) for x in xs])
+    try:
+        got = np.concatenate([model.engine.run(x[None]) for x in xs])
+        why = apart(model.manifest.kind, got, want, precision)
+    except Exception as e:  # an engine that takes the graph, but cannot run it
+        got, why = want, engines.first_line(e)
+    who, name = model.engine.name, model.manifest.model
+    if why:
+        raise BundleError(
+            f"{who} does not give ONNX Runtime's answers to {name}",
+            found=f"{why}, on its example and {len(xs) - 1} samples",
+            next="choose engine=onnxruntime",
+        )
+    off = float(np.abs(got - want).max())
+    logger.info("{}: {} agrees with ONNX Runtime on {} inputs, largest difference {:.1e}", name, who, len(xs), off)
+
+
+def _decoded(model: Model, body: Mapping[str, Any]) -> Array:
+    """A sample's body, as `POST /predict` takes it, to what the graph takes."""
+    content: Any = body
+    try:
+        if isinstance(model.spec, ImageSpec):
+            content = [base64.b64decode(v, validate=True) for v in body.get("views") or [body["image"]]]
+        elif isinstance(model.spec, SeriesSpec):
+            content = body["series"]
+        return decode(model, content)
+    except (InputError, KeyError, TypeError, ValueError) as e:
+        raise BundleError("a sample in bundle.json cannot be read", found=f"{type(e).__name__}: {e}") from None
+
+
+def apart(kind: Literal["classes", "values"], got: Array, want: Array, precision: engines.Precision) -> str:
+    """How answers (B, names) are further from `want` than `precision` allows; "" where they are not.
+
+    fp32: RTOL and ATOL. bf16: all labels the same and no probability off by more than 0.05; values by no more than
+    2 % of the largest that their name has in `want`.
+    """
+    off = np.abs(got - want)
+    if not np.isfinite(got).all():
+        return "it gives numbers that are none"
+    if precision == "fp32":
+        return "" if np.allclose(got, want, rtol=RTOL, atol=ATOL) else f"they differ by up to {off.max():.2e}"
+    if kind == "values":
+        share = float((off / np.maximum(np.abs(want).max(0), ATOL)).max())
+        return "" if share <= BF16_VALUES else f"a value is off by {share:.1%}, {BF16_VALUES:.0%} is allowed"
+    changed = int((got.argmax(1) != want.argmax(1)).sum())
+    if changed:
+        return f"{changed} of {len(want)} labels are others"
+    worst = float(off.max())
+    return "" if worst <= BF16_CLASSES else f"a probability is off by {worst:.3f}, {BF16_CLASSES} is allowed"
 
 
 def decode(model: Model, source: Source, *, max_pixels: int | None = None) -> Array:
@@ -113,24 +176,34 @@ def batch(xs: Sequence[Array]) -> Array:
 
 def run(model: Model, x: Array) -> Array:
     """`x`: what `batch` makes. Returns float32 (B, len(names)): probabilities, or values in their units."""
-    y: Array = model.session.run(["y"], {"x": x})[0]
-    return y
+    return model.engine.run(x)
 
 
-def encode(model: Model, y: Array, name: str) -> dict[str, Any]:
-    """One row of `run`'s output to the one form of answer. `name` is the input's, as the caller knows it."""
+def encode(model: Model, y: Array, name: str, top: int = 0) -> dict[str, Any]:
+    """One row of `run`'s output to the one form of answer. `name` is the input's, as the caller knows it.
+
+    `top` leaves only the most probable classes, best first; 0 leaves all, in the model's order. Numbers are the
+    shortest decimals that are the float32 ones; a number that is none is None.
+    """
     m = model.manifest
+    # As JSON and back: a twentieth of the time that as many float(str(v)) take.
+    shortest: list[Any] = orjson.loads(orjson.dumps(np.ascontiguousarray(y), option=orjson.OPT_SERIALIZE_NUMPY))
     answer: dict[str, Any] = {"input": name}
     if m.kind == "classes":
         best = int(y.argmax())
-        sure = float(y[best]) >= m.serve.threshold
+        sure = y[best] >= m.serve.threshold
         answer["label"] = m.names[best] if sure else None
         if not sure:
             answer["not_sure"] = True
-        answer["confidence"] = float(y[best])
-        answer["probabilities"] = {n: float(p) for n, p in zip(m.names, y, strict=True)}
+        answer["confidence"] = shortest[best]
+        if top:
+            order = np.argsort(-y, kind="stable")[:top].tolist()
+            answer["probabilities"] = {m.names[i]: shortest[i] for i in order}
+        else:
+            answer["probabilities"] = dict(zip(m.names, shortest, strict=True))
     else:
-        answer["values"] = {n: {"value": float(v), "unit": u} for n, v, u in zip(m.names, y, m.units, strict=True)}
+        units = zip(m.names, shortest, m.units, strict=True)
+        answer["values"] = {n: {"value": v, "unit": u} for n, v, u in units}
     answer["model"] = m.model
     if m.warning:
         answer["warning"] = m.warning

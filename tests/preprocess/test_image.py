@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from proj.errors import InputError, InputTooLarge, UnsupportedInput
-from proj.preprocess.image import Pixels, decode, header
+from proj.preprocess.image import decode, header
+from proj.preprocess.photo import Pixels
 from proj.preprocess.spec import ImageSpec
 
 RGB = ImageSpec(height_px=12, width_px=16, channels=3)

@@ -24,6 +24,7 @@ from proj.errors import DataError, InputError
 from proj.fetch.archive import is_archive
 from proj.preprocess import image
 from proj.preprocess.image import IMAGE_SUFFIXES
+from proj.preprocess.photo import Pixels
 from proj.preprocess.spec import ImageSpec
 
 EXPECTED = "expected one folder a class: FOLDER/<class>/*.jpg"
@@ -102,7 +103,7 @@ class _Seen:
     mode: str = ""
     format: str = ""
     look: int | None = None
-    thumb: image.Pixels = field(default_factory=lambda: np.zeros(_THUMB.shape, np.uint8))
+    thumb: Pixels = field(default_factory=lambda: np.zeros(_THUMB.shape, np.uint8))
 
 
 def check(folder: Path, *, max_examples: int = 5) -> Report:
@@ -196,7 +197,7 @@ def _see(path: Path, name: str, label: str) -> _Seen:
     return _Seen(name, label, "", digest, size, head.mode, head.format, _difference_hash(thumb), thumb)
 
 
-def _difference_hash(thumb: image.Pixels) -> int | None:
+def _difference_hash(thumb: Pixels) -> int | None:
     """64 bits: of 8 x 9 cells, is each darker than its right neighbour? None for an almost even picture."""
     grey = thumb.astype(np.float32).reshape(8, 2, 9, 2, 3).mean((1, 3, 4))
     if grey.std() < FLAT:

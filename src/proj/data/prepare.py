@@ -25,7 +25,7 @@ from proj.fetch import get, manifest
 if TYPE_CHECKING:
     from proj.task import Row, Task
 
-PREPARE_VERSION = 2  # part of every key: raise it when the same source would give other arrays
+PREPARE_VERSION = 3  # part of every key: raise it when the same source would give other arrays
 SAMPLE_ROWS = 120
 FAST_ROWS = 240  # with --fast: evenly spaced over the source
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from proj.errors import InputError
 from proj.preprocess import image
-from proj.preprocess.image import Pixels
+from proj.preprocess.photo import Pixels
 from proj.preprocess.spec import ImageSpec
 
 View = bytes | Path | Pixels

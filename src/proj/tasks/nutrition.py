@@ -21,7 +21,8 @@ from loguru import logger
 
 from proj import task
 from proj.errors import ConfigError, DataError
-from proj.preprocess.image import IMAGE_SUFFIXES, Pixels
+from proj.preprocess.image import IMAGE_SUFFIXES
+from proj.preprocess.photo import Pixels
 from proj.preprocess.spec import ImageSpec
 from proj.task import Row, Task
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from proj import task
 from proj.errors import ConfigError, DataError
-from proj.preprocess.image import Pixels
+from proj.preprocess.photo import Pixels
 from proj.preprocess.spec import ImageSpec
 from proj.task import Row, Task
 
