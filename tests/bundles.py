@@ -233,19 +233,20 @@ def save_graph(
     work: int = 0,
     element: Literal["uint8", "float32"] = "uint8",
     scale: float = 0.0,
+    flat: bool = False,
 ) -> None:
     """`element` (B, *shape) "x" to float32 (B, outputs) "y": flat(x) W + b, and a softmax for classes.
 
-    `scale` is the weights' spread; 0 suits bytes.
+    `scale` is the weights' spread; 0 suits bytes. `flat`: they are all 0, and every answer is the same.
     """
     from onnx import TensorProto, helper
 
     rng = np.random.default_rng(seed)
-    flat = int(np.prod(shape))
-    scale = scale or (3.0 if kind == "classes" else 1.0) / (255.0 * np.sqrt(flat))
+    inputs = int(np.prod(shape))
+    scale = scale or (3.0 if kind == "classes" else 1.0) / (255.0 * np.sqrt(inputs))
     weights = {
-        "weight": (rng.standard_normal((flat, outputs)) * scale).astype(np.float32),
-        "bias": (rng.standard_normal(outputs) * 0.1).astype(np.float32),
+        "weight": (rng.standard_normal((inputs, outputs)) * scale * (not flat)).astype(np.float32),
+        "bias": (rng.standard_normal(outputs) * 0.1 * (not flat)).astype(np.float32),
     }
     nodes = [
         helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT),

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import training  # noqa: E402
 import training_sides as sides  # noqa: E402
+from training_accuracy import Equal, lines  # noqa: E402
 from training_table import Line, order, table  # noqa: E402
 
 
@@ -53,6 +54,31 @@ def test_the_table_has_medians_range_and_bar() -> None:
 
 def test_rounds_go_there_and_back() -> None:
     assert [order(["a", "b", "c"], i) for i in range(2)] == [["a", "b", "c"], ["c", "b", "a"]]
+
+
+def test_as_good_is_not_worse_by_more_than_the_seeds_differ() -> None:
+    made = Equal("full", "lightning", 100, ours=[0.80, 0.84, 0.82], theirs=[0.81, 0.85, 0.83])
+    assert made.gap == pytest.approx(-0.01)
+    assert made.noise == pytest.approx(2 * (2 * 0.02**2 / 3) ** 0.5)
+    assert made.holds
+    made.theirs = [0.90, 0.91, 0.89]
+    assert made.holds is False
+    made.ours = [0.95, 0.96, 0.94]
+    assert made.holds
+    assert json.dumps(made.content())
+
+
+def test_equal_seeds_leave_a_row_of_noise_and_one_seed_tells_nothing() -> None:
+    made = Equal("full", "lightning", 100, ours=[0.80, 0.80], theirs=[0.809, 0.809])
+    assert made.noise == 0.01
+    assert made.holds
+    made = Equal("full", "lightning", 100, ours=[0.80], theirs=[0.90])
+    assert made.holds is None
+    assert "one seed" in lines([made])[1][-1]
+    missing = Equal("full", "lightning", 100, missing="not measured: no --peers")
+    assert missing.holds is None
+    assert missing.content()["holds"] is None
+    assert lines([missing])[1][-1] == "not measured: no --peers"
 
 
 def clock(**epochs: list[float]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from bundles import make_bundle
+from bundles import make_bundle, make_text_bundle, save_graph
 from commands import call, contents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -169,6 +170,82 @@ def test_the_two_schemas_before_ours_are_read(
             accepted.add(version)
     assert accepted == read
     assert bundle.oldest_readable(ours) == min(read)
+
+
+def _old(version: int) -> dict[str, Any]:
+    """A bundle.json as schemas 1 and 2 wrote it, word for word: it stays as it is when ours goes on."""
+    example = {"x_base64": "AAECAw==", "shape": [2, 2, 1], "y": [0.5, 0.5]}
+    raw: dict[str, Any] = {
+        "schema_version": version, "name": "digits", "version": "20260301-101500-ab12", "title": "Digits",
+        "question": "Which digit is this?", "modality": "image", "kind": "classes", "page_input": "sketch",
+        "names": ["0", "1"], "units": [], "data_hash": "0123456789abcdef",
+        "preprocess": {"height_px": 2, "width_px": 2, "channels": 1, "fit": "ink", "ink_px": 2},
+        "metrics": {"accuracy": 0.98}, "split": "test", "backbone": "test_resnet",
+        "created": "2026-03-01T10:15:00+00:00", "synthetic": False, "fast": False, "example": example,
+        "serve": {"max_upload_mb": 20.0, "max_pixels": 64000000, "max_inputs": 64, "queue_size": 256, "max_batch": 8},
+    }  # fmt: skip
+    if version == 2:
+        raw["example"] = {**example, "dtype": "uint8"}
+        raw["samples"] = [{"name": "One", "body": {"image_base64": "AAAA"}}]
+        raw["serve"] = {**raw["serve"], "threshold": 0.25}
+        raw["preprocess"] = {**raw["preprocess"], "stroke_px": 0.0, "views": 1}
+    return raw
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_bundles_of_earlier_versions_are_read_checked_and_answer(tmp_path: Path, version: int) -> None:
+    save_graph(tmp_path / "model.onnx", (2, 2, 1), 2, flat=True)
+    (tmp_path / "bundle.json").write_text(json.dumps(_old(version), indent=1) + "\n", encoding="utf-8")
+    manifest = bundle.verify(tmp_path)
+    assert (manifest.model, manifest.files, manifest.schema_version) == ("digits@20260301-101500-ab12", {}, 3)
+    assert (len(manifest.samples), manifest.serve.threshold) == ((0, 0.0) if version == 1 else (1, 0.25))
+    model = infer.load(tmp_path)
+    assert infer.run(model, model.manifest.example.array()).tolist() == [[0.5, 0.5]]
+    bundle.write(tmp_path, manifest)  # and what is written is ours
+    assert json.loads((tmp_path / "bundle.json").read_text(encoding="utf-8"))["schema_version"] == bundle.SCHEMA == 3
+
+
+# files
+
+
+def test_each_file_has_its_hash(tmp_path: Path) -> None:
+    folder = make_text_bundle(tmp_path / "b", encoding="tokenizer")
+    files = bundle.verify(folder).files
+    assert files == {n: sha256((folder / n).read_bytes()).hexdigest() for n in ("model.onnx", "tokenizer.json")}
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_a_file_of_another_export_is_named(tmp_path: Path, name: str) -> None:
+    folder = make_text_bundle(tmp_path / "b", encoding="tokenizer")
+    with (folder / name).open("ab") as f:
+        f.write(b" ")
+    assert bundle.read(folder)  # only `verify` looks at what is in them
+    with pytest.raises(BundleError, match=f"{name} is not the file that bundle.json names; SHA-256 .*, expected"):
+        bundle.verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({}, "no hash of model.onnx"),
+        ({"model.onnx": "0" * 63}, "files.model.onnx"),
+        ({"model.onnx": "A" * 64}, "files.model.onnx"),
+        ({"model.onnx": "0" * 64, "../x": "0" * 64}, "files"),
+        (None, "files"),
+        ([], "files"),
+    ],
+)
+def test_a_manifest_of_ours_without_its_hashes_is_refused(good: Path, files: object, why: str) -> None:
+    set_(files=files)(good)
+    with pytest.raises(BundleError, match=why):
+        bundle.read(good)
+
+
+def test_a_text_needs_the_hash_of_its_tokenizer(tmp_path: Path) -> None:
+    folder = make_text_bundle(tmp_path / "b", encoding="tokenizer")
+    edit(lambda raw: raw["files"].pop("tokenizer.json"))(folder)
+    with pytest.raises(BundleError, match=r"no hash of tokenizer\.json"):
+        bundle.read(folder)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -21,7 +21,7 @@ from commands import PROJ, ROOT, call, contents, make_project, proj
 from proj import cli, compose, ending, errors
 from proj.verbs.job import options_of
 
-VERBS = ("data", "train", "evaluate", "predict", "export", "serve", "profile", "config", "doctor")
+VERBS = ("data", "train", "evaluate", "predict", "export", "serve", "keys", "profile", "config", "doctor")
 COMMANDS = [[v] for v in VERBS] + [["data", "prepare"], ["data", "check"]]
 
 

@@ -12,7 +12,7 @@ from loopback import File, free_port, serving
 from proj import infer, runs
 from proj.errors import RunNotFound, Unreachable
 from proj.resolve import resolve
-from proj.runs import Record
+from proj.runs import Record, newest
 
 
 def made(
@@ -76,6 +76,20 @@ def test_a_task_with_quick_runs_only_is_its_newest_finished_one(tmp_path: Path) 
     quick = made(tmp_path, "quick", 1, fast=True)
     made(tmp_path, "broken", 2, status="failed")
     assert resolve("digits", tmp_path).run == quick
+
+
+def test_the_newest_with_a_bundle_is_of_those_that_a_task_means(tmp_path: Path) -> None:
+    assert newest(tmp_path, "digits") is None
+    quick = made(tmp_path, "quick", 1, fast=True, bundle=True)
+    assert newest(tmp_path, "digits") == (quick, runs.read(quick))  # as where nothing else is there
+    good = made(tmp_path, "good", 2, bundle=True)
+    made(tmp_path, "quicker", 3, fast=True, bundle=True)
+    made(tmp_path, "failed", 4, status="failed", bundle=True)
+    made(tmp_path, "bare", 5)
+    made(tmp_path, "running", 6, status="running", bundle=True)
+    made(tmp_path, "other", 7, "trashnet", bundle=True)
+    (made(tmp_path, "broken", 8, bundle=True) / "run.json").write_text('{"status": "finished"')
+    assert newest(tmp_path, "digits") == (good, runs.read(good))
 
 
 def test_a_bundle_and_the_run_that_it_lies_in(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
                       softmax (or the way back to units) are inside the graph; B is free. "x" is, by modality,
                       uint8 (B, H, W, C) or (B, views, H, W, C); int32 (B, ids), 0 for nothing;
                       float32 (B, steps, channels)
-      bundle.json     `Manifest`, below
+      bundle.json     `Manifest`, below; written last
       tokenizer.json  where a text's ids are made by a tokenizer
 
 Nothing in a bundle can run code: external data, custom operators and functions are refused before the graph is loaded.
@@ -16,8 +16,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,14 +27,15 @@ from proj.errors import BundleError
 from proj.preprocess import spec as specs
 from proj.preprocess.spec import Modality, Spec, TextSpec
 
-SCHEMA = 2  # 1 knew pictures only
+SCHEMA = 3  # 1 knew pictures only, 2 no hashes of files
+HASHED_SINCE = 3
 DTYPES: dict[Modality, Literal["uint8", "int32", "float32"]] = {
     "image": "uint8",
     "text": "int32",
     "series": "float32",
 }
 MAX_MANIFEST_BYTES = 16 * 2**20
-TOKENIZER = "tokenizer.json"
+GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
 
 
 def oldest_readable(schema: int) -> int:
@@ -75,13 +77,16 @@ class ServeSettings(_Strict):
     max_upload_mb: float = 20.0
     max_pixels: int = 64_000_000
     max_inputs: int = 64
-    queue_size: int = 256
-    max_batch: int = 8
+    queue_size: int = 128
+    max_batch: int = 0
     threshold: float = Field(default=0.0, ge=0, le=1)
 
 
 class Manifest(_Strict):
-    """The content of bundle.json. `name` is the task's, `version` the run's; answers carry "name@version"."""
+    """The content of bundle.json. `name` is the task's, `version` the run's; answers carry "name@version".
+
+    `files` has the SHA-256 of each other file in the bundle, in hexadecimal; `write` fills it in.
+    """
 
     schema_version: int = SCHEMA
     name: str
@@ -104,6 +109,7 @@ class Manifest(_Strict):
     example: Example
     samples: tuple[Sample, ...] = ()
     serve: ServeSettings = ServeSettings()
+    files: dict[Literal["model.onnx", "tokenizer.json"], Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
 
     @property
     def model(self) -> str:
@@ -180,17 +186,58 @@ def read(folder: Path) -> Manifest:
             found=f"{where}: {first['msg']}",
             next="`proj export RUN` makes a new one",
         ) from None
-    spec = manifest.spec
-    if isinstance(spec, TextSpec) and spec.encoding == "tokenizer" and not (folder / TOKENIZER).is_file():
+    needed = _needed(manifest)
+    if TOKENIZER in needed and not (folder / TOKENIZER).is_file():
         raise BundleError(f"{folder} lacks {TOKENIZER}", next="`proj export RUN` makes a new one")
+    if version >= HASHED_SINCE and needed - set(manifest.files):
+        raise BundleError(
+            f"{path} is not a bundle's manifest",
+            found=f"files: no hash of {' and '.join(sorted(needed - set(manifest.files)))}",
+            next="`proj export RUN` makes a new one",
+        )
     return manifest
 
 
+def _needed(manifest: Manifest) -> set[str]:
+    """The files that a bundle has beside bundle.json."""
+    spec = manifest.spec
+    with_tokenizer = isinstance(spec, TextSpec) and spec.encoding == "tokenizer"
+    return {GRAPH, TOKENIZER} if with_tokenizer else {GRAPH}
+
+
 def write(folder: Path, manifest: Manifest) -> None:
-    """Write bundle.json atomically."""
+    """Write bundle.json atomically, with the hashes of the files that are there: it comes last."""
+    hashes = {name: sha256(folder / name) for name in sorted(_needed(manifest))}
+    whole = manifest.model_copy(update={"files": hashes})
     tmp = folder / "bundle.json.tmp"
-    tmp.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    tmp.write_text(whole.model_dump_json(indent=1) + "\n", encoding="utf-8")
     os.replace(tmp, folder / "bundle.json")
+
+
+def verify(folder: Path) -> Manifest:
+    """Read a bundle and compare its files with the hashes in its manifest, of which schemas 1 and 2 have none.
+
+    Raises BundleError, as `read` does, and for a file that is not the one that was exported.
+    """
+    manifest = read(folder)
+    for name, want in manifest.files.items():
+        try:
+            got = sha256(folder / name)
+        except OSError as e:
+            raise BundleError(f"{folder / name} cannot be read", found=e.strerror or str(e)) from None
+        if got != want:
+            raise BundleError(
+                f"{folder / name} is not the file that bundle.json names",
+                found=f"SHA-256 {got[:12]}..., expected {want[:12]}...",
+                next="copy the whole bundle again, or `proj export RUN`",
+            )
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal."""
+    with path.open("rb") as f:
+        return file_digest(f, "sha256").hexdigest()
 
 
 def check_graph(path: Path) -> None:

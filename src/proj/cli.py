@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer._click.exceptions import UsageError
@@ -40,23 +40,19 @@ def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     return complete.words(typed, incomplete, ctx.find_root().params.get("project"), data=ctx.info_name == "prepare")
 
 
+def _given(metavar: str, help: str, **more: Any) -> Any:
+    return typer.Argument(metavar=metavar, help=help, show_default=False, **more)
+
+
+def _flag(help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, show_default=False, **more)
+
+
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...",
-        help="Config overrides, in Hydra's grammar.",
-        autocompletion=_complete,
-        show_default=False,
-    ),
+    list[str] | None, _given("[KEY=VALUE]...", "Config overrides, in Hydra's grammar.", autocompletion=_complete)
 ]
-Run = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[RUN]",
-        help="A run directory or name, a task's name, a bundle or a URL; default: the newest.",
-        show_default=False,
-    ),
-]
+RUN_HELP = "A run directory or name, a task's name, a bundle or a URL; default: the newest."
+Run = Annotated[str | None, _given("[RUN]", RUN_HELP)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Fast = Annotated[bool, typer.Option("--fast", help="One batch of everything, to see it work.")]
 
@@ -127,9 +123,7 @@ def data_check(
 
 @data_app.command("cache")
 def data_cache(
-    task: Annotated[
-        str | None, typer.Argument(metavar="[TASK]", help="Of this task alone.", show_default=False)
-    ] = None,
+    task: Annotated[str | None, _given("[TASK]", "Of this task alone.")] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove it.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -270,38 +264,47 @@ def export(run: Run = None, as_json: Json = False) -> None:
 
 @app.command()
 def serve(
-    run: Run = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on; default 127.0.0.1.", show_default=False)
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port; default 8000; 0 takes a free one.", show_default=False)
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that answer; default 1.", show_default=False)] = None,
-    allow_host: Annotated[
+    words: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="Host header to accept; repeatable.", show_default=False),
+        _given("[RUN]... [KEY=VALUE]...", "Models; default: the newest run. And settings, such as workers=2."),
     ] = None,
+    host: Annotated[str | None, _flag("Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, _flag("Port; default 8000; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, _flag("Processes that answer; default: one for every 8 cores.")] = None,
+    allow_host: Annotated[list[str] | None, _flag("Host header to accept; repeatable.", metavar="NAME")] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(help="Answers less sure than this carry no label; default 0.", show_default=False),
+        float | None, _flag("Answers less sure than this carry no label; default: the model's.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", help="Settings; default: serve.yaml, if there.", show_default=False),
-    ] = None,
+    config: Annotated[Path | None, _flag("Settings; default: serve.yaml, if there.", metavar="FILE")] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Measure what is fastest here, keep it in serve.yaml.")] = False,
 ) -> None:
-    """proj serve trashnet --port 8000
+    """proj serve trashnet digits --port 8000
 
-    Serve a model: POST /predict, a page at /, /health, /ready, /model, /metrics, /docs. Stops gracefully.
+    Serve models: POST /predict, a page at /, /health, /ready, /model, /metrics, /docs, /v2. Several models have these
+    under /NAME. Newer versions take their place while it runs. Stops gracefully.
     """
-    from proj.serve import settings, supervisor
+    _log()
+    from proj.verbs import serve as verb
 
-    found = _resolve(None, run or settings.bundle_named())
-    flags = {"host": host, "port": port, "workers": workers, "allow_host": allow_host or None, "threshold": threshold}
-    chosen = settings.build(found.bundle, {k: v for k, v in flags.items() if v is not None}, config=config)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the supervisor has its own way of stopping
-    raise Exit(supervisor.serve(found.bundle, chosen))
+    flags = {"host": host, "port": port, "workers": workers, "allow_host": allow_host, "threshold": threshold}
+    raise Exit(verb.serve(words or [], flags, config, _project().models, tune=tune))
+
+
+@app.command()
+def keys(
+    action: Annotated[Literal["add", "list", "revoke"], typer.Argument(help="What to do.")] = "list",
+    name: Annotated[str, _given("[NAME]", "Whose key.")] = "",
+    file: Annotated[Path, typer.Option("--file", metavar="FILE", help="Where they are.")] = Path("keys.json"),
+    as_json: Json = False,
+) -> None:
+    """proj keys add ci
+
+    Who may ask a server that was started with keys=FILE. A key is shown once, the file keeps its hash.
+    """
+    _log()
+    from proj.verbs import keys as verb
+
+    verb.run(action, name, file, as_json=as_json)
 
 
 @app.command()

@@ -224,14 +224,15 @@ class Serve:
     max_upload_mb: float = 20.0
     max_pixels: int = 64_000_000
     max_inputs: int = 64
-    queue_size: int = 256
-    max_batch: int = 8
+    queue_size: int = 128
+    max_batch: int = 0  # 0: what the engine gains by
     threshold: float = 0.0  # answers less sure than this carry no label
 
     def __post_init__(self) -> None:
         _require(0 <= self.threshold <= 1, "serve.threshold", self.threshold, "from 0 to 1")
+        _require(self.max_batch >= 0, "serve.max_batch", self.max_batch, "0 or more")
         for f in fields(self):
-            if f.name != "threshold":
+            if f.name not in {"threshold", "max_batch"}:
                 _require(getattr(self, f.name) > 0, f"serve.{f.name}", getattr(self, f.name), "over 0")
 
 

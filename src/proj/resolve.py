@@ -8,7 +8,8 @@ from pathlib import Path
 
 from proj import runs
 from proj.errors import RunNotFound
-from proj.fetch.bundle_url import bundle_from_url
+
+CACHE = ".cache"  # under models/: bundles that came from an address
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ def resolve(ref: str | None, models: Path) -> Found:
             next="`proj train` makes one",
         )
     if "://" in ref:
-        return Found(bundle_from_url(ref, models / ".cache"), None, False)
+        from proj.fetch.bundle_url import bundle_from_url  # httpx: nothing else needs it
+
+        return Found(bundle_from_url(ref, models / CACHE), None, False)
     path = Path(ref)
     if path.is_dir():
         return _from_folder(path)
     if "/" not in ref and "\\" not in ref:
-        named = [(f, r) for f, r in runs.every(models) if ref in {r.run, r.task}]
-        finished = [pair for pair in named if pair[1].status == "finished"] if named else []
-        best = [pair for pair in finished if runs.eligible(pair[1])] or finished or named
+        best = runs.best([(f, r) for f, r in runs.every(models) if ref in {r.run, r.task}])
         if best:
             return Found(best[0][0] / "bundle", best[0][0], ref == best[0][1].task)
     raise _unknown(ref, models)

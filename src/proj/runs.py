@@ -23,7 +23,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -179,6 +179,27 @@ def every(models: Path, task: str | None = None) -> list[tuple[Path, Record]]:
         except RunNotFound:
             continue
     return sorted(found, key=lambda pair: (pair[1].started, pair[1].run), reverse=True)
+
+
+def newest(models: Path, task: str) -> tuple[Path, Record] | None:
+    """The run that a task's name means, of the finished ones that have a bundle; None where there is none.
+
+    It leaves alone the locks of runs that are under way, so that it may be asked again and again.
+    """
+    there = []
+    for path in (models / task).glob("*/bundle/bundle.json"):
+        folder = path.parent.parent
+        with suppress(RunNotFound, OSError):
+            if '"finished"' in (folder / "run.json").read_text(encoding="utf-8"):
+                there.append((folder, read(folder)))
+    there.sort(key=lambda pair: (pair[1].started, pair[1].run), reverse=True)
+    return next(iter(best([pair for pair in there if pair[1].status == "finished"])), None)
+
+
+def best(newest_first: list[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
+    """Those that a task's name may mean: eligible ones, else finished ones, else any."""
+    finished = [pair for pair in newest_first if pair[1].status == "finished"]
+    return [pair for pair in finished if eligible(pair[1])] or finished or newest_first
 
 
 def eligible(record: Record) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,95 @@ def test_the_bundle_inside_a_run_directory(server: Server, tmp_path: Path) -> No
 def test_a_bucket(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
     assert content(bundle_from_url("gs://models/b", tmp_path)) == of("v1")
+
+
+def bucket(server: Server, objects: dict[str, str]) -> None:
+    """The list of a bucket "models": names and times."""
+    items = [{"name": n, "updated": t} for n, t in sorted(objects.items())]
+    server.files["/storage/v1/b/models/o"] = File(json.dumps({"items": items}).encode())
+
+
+def test_the_newest_of_a_buckets_folders(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+    publish(server, "one", "/models/digits/1")
+    publish(server, "two", "/models/digits/2/bundle")
+    objects = {
+        "digits/1/bundle.json": "2026-03-01T00:00:00.5Z",
+        "digits/2/bundle/bundle.json": "2026-03-02T00:00:00.1Z",
+        "digits/2/run.json": "2026-03-08T00:00:00Z",
+        "digits/deep/er/x/bundle.json": "2026-03-09T00:00:00Z",
+        "digits-other/9/bundle.json": "2026-03-09T00:00:00Z",
+        "digits/half/model.onnx": "2026-03-09T00:00:00Z",
+    }
+    bucket(server, objects)
+    first = bundle_from_url("gs://models/digits", tmp_path)
+    assert content(first) == of("two")
+    publish(server, "three", "/models/digits/3")
+    bucket(server, {**objects, "digits/3/bundle.json": "2026-03-03T00:00:00Z"})
+    assert content(bundle_from_url("gs://models/digits/", tmp_path)) == of("three")
+    assert content(first) == of("two")
+
+
+def test_a_bucket_that_may_not_be_listed_or_holds_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+    for said in (b"{}", b"[]", b"<html>", b'{"items": []}'):
+        server.files["/storage/v1/b/models/o"] = File(said)
+        with pytest.raises(RunNotFound, match="no bundle is at gs://models/none"):
+            bundle_from_url("gs://models/none", tmp_path)
+    server.files["/storage/v1/b/models/o"] = File(always=403)
+    with pytest.raises(Unreachable, match="gs://models/none may not be listed"):
+        bundle_from_url("gs://models/none", tmp_path)
+
+
+INDEX = """<html><body><h1>Index of /models/</h1><a href="../">../</a><a href="?C=M;O=D">Date</a>
+<a href="old/">old/</a><a href="/models/new%20one/">new one/</a><a href="bare/">bare/</a><a href="a/b/">deep</a>
+<a href="file.txt">file</a><a href="https://elsewhere.example/models/x/">x</a><a>none</a><a href="./">here</a>"""
+
+
+def test_the_newest_of_a_web_servers_folders(server: Server, tmp_path: Path) -> None:
+    server.files["/models/"] = File(INDEX.encode(), headers={"Content-Type": "text/html; charset=utf-8"})
+    publish(server, "old", "/models/old")
+    publish(server, "new", "/models/new%20one/bundle")
+    server.files["/models/old/bundle.json"].modified = "Sun, 01 Mar 2026 09:00:00 GMT"
+    server.files["/models/new%20one/bundle/bundle.json"].modified = "Mon, 02 Mar 2026 09:00:00 GMT"
+    assert content(bundle_from_url(f"{server.url}/models", tmp_path)) == of("new")
+    server.files["/models/old/bundle.json"].modified = "Tue, 03 Mar 2026 09:00:00 GMT"
+    assert content(bundle_from_url(f"{server.url}/models", tmp_path)) == of("old")
+    asked = {path for _, path, _ in server.asked}
+    assert not [p for p in asked if "elsewhere" in p or "/a/b" in p or "file.txt" in p]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_a_page_that_is_no_list_of_folders(server: Server, tmp_path: Path, kind: str) -> None:
+    server.files["/models/"] = File(b"<p>hello", headers={"Content-Type": kind})
+    with pytest.raises(RunNotFound, match="no bundle is at"):
+        bundle_from_url(f"{server.url}/models", tmp_path)
+
+
+def test_dates_of_one_folder_are_not_asked_of_another(server: Server, tmp_path: Path) -> None:
+    """A server without ETags says "not modified since" of every file that is older than the one we have."""
+    index = '<a href="1/">1</a><a href="2/">2</a>'
+    server.files["/models/"] = File(index.encode(), headers={"Content-Type": "text/html"})
+    for n, day in ((1, 1), (2, 2)):
+        date = f"Mon, 0{day} Mar 2026 09:00:00 GMT"
+        for name, data in of(f"v{n}").items():
+            server.files[f"/models/{n}/{name}"] = File(data, modified=date)
+    server.files["/models/1/model.onnx"].modified = server.files["/models/2/model.onnx"].modified
+    assert content(bundle_from_url(f"{server.url}/models", tmp_path)) == of("v2")
+    server.files["/models/1/bundle.json"].modified = "Tue, 03 Mar 2026 09:00:00 GMT"
+    assert content(bundle_from_url(f"{server.url}/models", tmp_path)) == of("v1")
+
+
+def test_a_texts_tokenizer_comes_too(server: Server, tmp_path: Path) -> None:
+    server.files["/models/b/bundle.json"] = File(b'{"preprocess": {"encoding": "tokenizer"}}', etag='"1"')
+    with pytest.raises(RunNotFound, match=r"tokenizer\.json"):
+        bundle_from_url(f"{server.url}/models/b", tmp_path)
+    server.files["/models/b/tokenizer.json"] = File(b"{}", etag='"t"')
+    folder = bundle_from_url(f"{server.url}/models/b", tmp_path)
+    assert set(content(folder)) == {"bundle.json", "model.onnx", "tokenizer.json"}
+    assert bundle_from_url(f"{server.url}/models/b", tmp_path) == folder
 
 
 @pytest.mark.parametrize("left", ['{"folder": "gone", "validators": {}}', "{broken", '{"folder": 1}', "[]"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,37 +18,37 @@ import httpx
 from PIL import Image, ImageDraw
 
 START_S = 60.0
-CODE = """
-import json, sys
-from pathlib import Path
-from proj import console
-from proj.errors import ProjError
-from proj.serve import settings, supervisor
-
-console.log_to_stderr()
-bundle = Path(sys.argv[1])
-try:
-    code = supervisor.serve(bundle, settings.build(bundle, json.loads(sys.argv[2])))
-except ProjError as e:
-    print(type(e).__name__, e, file=sys.stderr)
-    code = e.exit_code
-sys.exit(code)
-"""
 
 
 class Server:
-    """`proj serve` on a free port. Everything it prints goes to `log_file`."""
+    """`proj serve RUN... key=value` on a free port. Everything it prints goes to `log_file`.
 
-    def __init__(self, bundle: Path, log_file: Path, **flags: Any) -> None:
+    `runs` is one RUN or several; `cwd` the folder it is started in (whose models/ are its runs), the log's without.
+    `before` is Python that runs first.
+    """
+
+    def __init__(
+        self,
+        runs: Path | str | Sequence[Path | str],
+        log_file: Path,
+        *,
+        cwd: Path | None = None,
+        before: str = "",
+        **told: Any,
+    ) -> None:
         self.log_file = log_file
         ours = ("PROJ_SERVE_", "HOST", "PORT", "MODEL")
         environ = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+        refs = [runs] if isinstance(runs, Path | str) else runs
+        values = {k: ",".join(v) if isinstance(v, list | tuple) else v for k, v in {"port": 0, **told}.items()}
+        words = [*map(str, refs), *(f"{k}={v}" for k, v in values.items())]
+        start = ["-c", f"{before}\nfrom proj import cli; cli.main()"] if before else ["-m", "proj"]
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", CODE, str(bundle), json.dumps({"port": 0, **flags})],
+                [sys.executable, "-W", "error", *start, "serve", *words],
                 stderr=log,
                 env=environ,
-                cwd=log_file.parent,
+                cwd=cwd or log_file.parent,
             )
 
     def __enter__(self) -> Server:
@@ -82,14 +82,22 @@ class Server:
 
     def workers(self) -> list[int]:
         """Process ids of the workers."""
+        return [pid for pid, name in self.children() if name in ("proj-worker", "spawn_main")]
+
+    def children(self) -> list[tuple[int, str]]:
+        """Process ids and names of all that the supervisor has started."""
         listed = subprocess.run(
-            ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "args="],
+            ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "comm=", "-o", "args="],
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        rows = [line.split(maxsplit=2) for line in listed.splitlines()]
-        return [int(pid) for pid, ppid, args in rows if int(ppid) == self.process.pid and "spawn_main" in args]
+        rows = [line.split(maxsplit=3) for line in listed.splitlines()]
+        return [
+            (int(row[0]), "spawn_main" if "spawn_main" in row[-1] else row[2])
+            for row in rows
+            if int(row[1]) == self.process.pid
+        ]
 
 
 def free_log(folder: Path) -> Path:

@@ -90,7 +90,7 @@ def test_values_come_with_their_units_and_a_warning_where_the_model_learned_noth
     assert answer["warning"] == facts["warning"]
     assert "synthetic data" in answer["warning"]
     assert "synthetic data" in warned
-    assert 'proj_prediction_value_count{target="mass"} 1.0' in metrics
+    assert 'proj_prediction_value_count{model="nutrition",target="mass"} 1.0' in metrics
 
 
 def test_health_and_ready(server: Server) -> None:
@@ -181,8 +181,8 @@ def test_metrics_count_requests_answers_and_unreadable_inputs_of_all_workers(fol
     assert 'proj_requests_total{route="other",status="404"} 1.0' in text
     assert "strange" not in text
     assert 'proj_request_seconds_count{route="/predict"} 13.0' in text
-    assert "proj_unreadable_inputs_total 1.0" in text
+    assert 'proj_unreadable_inputs_total{model="digits"} 1.0' in text
     assert "proj_queue_depth 0.0" in text
-    assert 'model="digits@test"' in text
+    assert 'model="digits",task="digits",version="test"}' in text
     for label in set(labels):
-        assert f'proj_predictions_total{{label="{label}"}} {labels.count(label)}.0' in text
+        assert f'proj_predictions_total{{label="{label}",model="digits"}} {labels.count(label)}.0' in text

@@ -80,7 +80,7 @@ def assert_problem(response: Any, status: int, path: str = "/predict") -> dict[s
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = response.json()
-    assert body.keys() == {"type", "title", "status", "detail", "instance"}
+    assert body.keys() == {"type", "title", "status", "detail", "instance", "request_id"}
     assert body["status"] == status
     assert body["instance"] == path
     assert body["type"].startswith("/docs#")

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import Server, drawing
+
+sys.path.append(str(Path(__file__).parents[2] / "bench"))
+
+import fuzz_serving
 
 QUICK = settings(max_examples=60, deadline=None)
 KINDS = [drawing(1, kind=kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")]
@@ -46,3 +54,15 @@ def check(server: Server, request: dict[str, object]) -> None:
     assert response.status_code < 500, response.text
     kind = "application/json" if response.status_code == 200 else "application/problem+json"
     assert response.headers["content-type"] == kind
+
+
+@pytest.mark.slow
+def test_two_thousand_requests_that_nobody_should_send(server: Server) -> None:
+    """The short form of bench/fuzz_serving.py: schemathesis, broken pictures, bodies, heads and raw bytes."""
+    found = fuzz_serving.fuzz(server.url, KINDS, requests=2000, seed=1)
+    assert not found.wrong, found.wrong
+    assert found.requests == 2000
+    assert {200, 400, 422} <= found.statuses.keys()
+    assert server.process.poll() is None
+    assert server.client.get("/ready").status_code == 200
+    assert "Traceback" not in server.log

@@ -340,7 +340,7 @@ def test_below_the_threshold_an_answer_has_no_label(folder: Path) -> None:
     assert answer["confidence"] == max(answer["probabilities"].values())
     assert facts["threshold"] == 1.0
     schemas.ClassAnswer.model_validate(answer)
-    assert 'proj_predictions_total{label="not_sure"} 1.0' in metrics
+    assert 'proj_predictions_total{label="not_sure",model="fakenews"} 1.0' in metrics
     assert {"type": "null"} in api["components"]["schemas"]["ClassAnswer"]["properties"]["label"]["anyOf"]
 
 

@@ -138,8 +138,7 @@ def test_a_series_is_drawn_and_answered(browser: Any, series: Server, scheme: st
         shot(page, f"series-{scheme}-{width}-empty")
         for name in ("By rows", "By channels"):
             page.get_by_role("button", name=name).click()
-            shares(page)
-            assert name in status(page)
+            page.wait_for_function("n => document.querySelector('#status').textContent.includes(n)", arg=name)
             assert page.locator("#trace-rows .name").all_text_contents() == list(FORCES)
             assert page.locator("#trace-rows polyline").count() == 6
         shot(page, f"series-{scheme}-{width}")

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import onnx
-from bundles import make_bundle
+from bundles import answer, make_bundle
+from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
+from PIL import Image
 from serving import Server, drawing, free_log
+
+from proj import bundle
 
 
 def test_a_full_queue_refuses_at_once_and_answers_what_it_took(folder: Path) -> None:
-    bundle = make_bundle(folder / "slow", work=3000)
-    with Server(bundle, free_log(folder), queue_size=1, max_inputs=1, max_batch=1, threads=1) as server:
+    built = make_bundle(folder / "slow", work=3000)
+    with Server(built, free_log(folder), queue_size=1, max_inputs=1, max_batch=1, threads=1) as server:
 
         def ask(seed: int) -> tuple[int, float, str | None]:
             start = time.monotonic()
@@ -35,17 +43,41 @@ def test_a_full_queue_refuses_at_once_and_answers_what_it_took(folder: Path) -> 
         assert ask(1)[0] == 200
 
 
+def fragile(folder: Path) -> Path:
+    """A model that fails on pictures with a pixel over 199, which its example has not."""
+    built = make_bundle(folder)
+    graph = onnx.load(built / "model.onnx")
+    last = graph.graph.node[-1]
+    last.output[0] = "fine"
+    graph.graph.initializer.extend(
+        [from_array(np.zeros(200, np.float32), "few"), from_array(np.array([], np.int64), "all")]
+    )
+    graph.graph.node.extend(
+        [
+            helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("ReduceMax", ["whole"], ["most"], keepdims=0),
+            helper.make_node("Gather", ["few", "most"], ["nothing"]),
+            helper.make_node("Add", ["fine", "nothing"], ["y"]),
+        ]
+    )
+    onnx.save(graph, built / "model.onnx")
+    x = np.zeros((1, 8, 8, 1), np.uint8)
+    y = tuple(float(v) for v in answer(built / "model.onnx", x)[0])
+    manifest = bundle.read(built)
+    example = manifest.example.model_copy(update={"x_base64": base64.b64encode(x.tobytes()).decode(), "y": y})
+    bundle.write(built, manifest.model_copy(update={"example": example}))
+    return built
+
+
 def test_a_model_that_fails_is_a_500_without_its_insides_and_the_server_goes_on(folder: Path) -> None:
-    bundle = make_bundle(folder / "single")
-    graph = onnx.load(bundle / "model.onnx")
-    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1  # batches of one only
-    onnx.save(graph, bundle / "model.onnx")
-    with Server(bundle, free_log(folder)) as server:
-        two = [("file", ("a", drawing(1))), ("file", ("b", drawing(2)))]
-        failed = server.client.post("/predict", files=two)
+    blank = Image.new("L", (8, 8), 255)
+    page = io.BytesIO()
+    blank.save(page, "PNG")
+    with Server(fragile(folder / "fragile"), free_log(folder)) as server:
+        failed = server.client.post("/predict", content=drawing())
         assert failed.status_code == 500
         assert failed.headers["content-type"] == "application/problem+json"
         assert "onnx" not in failed.text.lower()
-        assert server.client.post("/predict", content=drawing()).status_code == 200
+        assert server.client.post("/predict", content=page.getvalue()).status_code == 200
     assert "Traceback" in server.log
     assert "array(" not in server.log  # nobody's picture goes to the log

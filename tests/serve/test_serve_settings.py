@@ -26,7 +26,7 @@ def make(bundle: Path, yaml: str = "", environ: dict[str, str] | None = None, **
 
 def test_without_anything_the_bundle_and_the_defaults_hold(bundle: Path) -> None:
     settings = make(bundle, host=None, port=None, allow_host=())
-    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 0)
     assert (settings.max_batch, settings.max_inputs) == (3, 7)
 
 
@@ -63,9 +63,46 @@ def test_what_kubernetes_puts_into_the_environment_is_not_taken_for_settings(bun
 def test_a_named_file_takes_the_place_of_the_folders(bundle: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("port: 9\n")
-    (bundle.parent / "serve.yaml").write_text("workers: 9\n")
-    settings = build(bundle, {}, config=other, environ={}, folder=bundle.parent)
-    assert (settings.port, settings.workers) == (9, 1)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "serve.yaml").write_text("workers: 9\n")
+    assert build(bundle, {}, environ={}, folder=tmp_path / "here").workers == 9
+    settings = build(bundle, {}, config=other, environ={}, folder=tmp_path / "here")
+    assert (settings.port, settings.workers) == (9, 0)
+
+
+def test_what_was_measured_for_the_bundle_lies_beside_it_and_goes_below_the_folders_own(
+    bundle: Path, tmp_path: Path
+) -> None:
+    (bundle.parent / "serve.yaml").write_text("workers: 3\nthreads: 2\nmax_batch: 8\n")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "serve.yaml").write_text("threads: 5\n")
+    settings = build(bundle, {}, environ={}, folder=tmp_path / "here")
+    assert (settings.workers, settings.threads, settings.max_batch) == (3, 5, 8)
+
+
+def test_what_nobody_chose_at_export_leaves_the_servers_own_defaults(tmp_path: Path) -> None:
+    settings = build(make_bundle(tmp_path / "plain"), {}, environ={}, folder=tmp_path)
+    assert settings == Settings()
+
+
+def test_a_bundles_threshold_is_its_own(tmp_path: Path) -> None:
+    sure = make_bundle(tmp_path / "sure", serve=ServeSettings(threshold=0.9))
+    assert build(sure, {}, environ={}, folder=tmp_path).threshold is None
+
+
+def test_words_are_settings_by_name_and_go_over_flags(bundle: Path, tmp_path: Path) -> None:
+    words = ["connections=7", "allow-host=a.example,b.example", "engine=openvino", "keys=a=b", "rate=0.5"]
+    settings = build(bundle, {"port": 9, "rate": 3}, environ={}, folder=tmp_path, words=words)
+    assert (settings.connections, settings.port, settings.rate, settings.keys) == (7, 9, 0.5, "a=b")
+    assert (settings.engine, settings.allow_host) == ("openvino", ("a.example", "b.example"))
+    for word, says in {
+        "wrokers=2": "wrokers=2: no such setting.*did you mean workers",
+        "workers=many": "workers=many is 'many'",
+        "engine=tensorrt": "'onnxruntime' or 'openvino'",
+        "port=": "port= is ''",
+    }.items():
+        with pytest.raises(ConfigError, match=says):
+            build(bundle, {}, environ={}, folder=tmp_path, words=[word])
 
 
 @pytest.mark.parametrize("yaml", ["# nothing\n", "---\n"])
@@ -88,10 +125,10 @@ def test_an_empty_file_is_fine(bundle: Path, yaml: str) -> None:
         ("port: !!python/object/apply:os.system ['true']", {}, {}, "is not YAML"),
         ("max_upload_mb: .nan", {}, {}, "max_upload_mb"),
         ("max_upload_mb: 0", {}, {}, "greater than 0"),
-        ("max_inputs: 300", {}, {}, "queue_size 256"),
+        ("max_inputs: 300", {}, {}, "queue_size 128"),
         ("queue_size: 2", {}, {}, "queue_size 2"),
         ("", {"PORT": "http"}, {}, "PORT is 'http'"),
-        ("", {"PROJ_SERVE_WORKERS": "0"}, {}, "PROJ_SERVE_WORKERS is '0'"),
+        ("", {"PROJ_SERVE_WORKERS": "-1"}, {}, "PROJ_SERVE_WORKERS is '-1'"),
         ("", {"PROJ_SERVE_WORKRES": "2"}, {}, "did you mean workers?"),
         ("", {"PROJ_SERVE_ALLOW_HOST": "http://a.example"}, {}, "is not a host name"),
         ("", {}, {"workers": -1}, "--workers is -1"),

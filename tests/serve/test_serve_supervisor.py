@@ -17,35 +17,38 @@ import pytest
 from bundles import make_bundle, save_graph
 from serving import Server, drawing, free_log
 
-from proj.errors import BundleError, ConfigError, ResourceError
-from proj.serve import supervisor
+from proj import console
+from proj.bundle import read, write
+from proj.errors import ConfigError, ResourceError
+from proj.serve import sockets
 from proj.serve.settings import Settings
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 GONE_S = 15.0
 HEAVY = ("torch", "lightning", "pytorch_lightning", "timm", "hydra", "omegaconf", "transformers", "pandas",
-         "scipy", "proj.train", "matplotlib", "sklearn")  # fmt: skip
+         "scipy", "proj.train", "matplotlib", "sklearn", "onnx")  # fmt: skip
 WORKER = """
 import multiprocessing, sys, threading
 from pathlib import Path
 import httpx
-from proj.serve import settings, supervisor, worker
+from proj.serve import board, settings, sockets, stage, worker
 
 def ask():
-    pipe.recv_bytes()
-    url = supervisor.url(sock, told)
+    assert pipe.recv() == ("ready",)
+    url = sockets.url(sock, told)
     picture = {"file": ("a.png", Path(sys.argv[2]).read_bytes())}
     assert httpx.post(url + "/predict", files=picture, trust_env=False).status_code == 200
     for path in ("/", "/docs", "/metrics", "/openapi.json", "/nothing"):
         httpx.get(url + path, trust_env=False)
     pipe.close()
 
-told = settings.build(Path(sys.argv[1]), {"port": 0}, environ={})
+told = settings.build(Path(sys.argv[1]), {"port": 0, "workers": 1}, environ={})
 pipe, theirs = multiprocessing.Pipe()
-with supervisor.listen(told) as sock:
+with sockets.listen(told) as sock, stage.folder() as folder:
+    board.create(folder, 1)
     threading.Thread(target=ask).start()
     try:
-        worker.main(Path(sys.argv[1]), told, sock, theirs, "")
+        worker.main({"digits": Path(sys.argv[1])}, told, sock, theirs, str(folder), 0, False)
     except SystemExit as e:
         assert e.code == 0, e.code
 print(" ".join(sys.modules))
@@ -149,29 +152,33 @@ def test_a_port_in_use_is_named_with_the_flag_that_helps() -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         wanted = pytest.raises(ResourceError, match=f"port {port}.*--port")
-        with wanted as error, supervisor.listen(Settings(port=port)):
+        with wanted as error, sockets.listen(Settings(port=port)):
             pass
     assert error.value.exit_code == 1
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "a" * 200])
 def test_a_host_that_is_not_this_machine(host: str) -> None:
-    with pytest.raises(ConfigError, match="host"), supervisor.listen(Settings(host=host, port=0)):
+    with pytest.raises(ConfigError, match="host"), sockets.listen(Settings(host=host, port=0)):
         pass
 
 
 @pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://localhost:")])
 def test_the_url_is_one_that_a_browser_here_can_open(host: str, url: str) -> None:
     told = Settings(host=host, port=0)
-    with supervisor.listen(told) as sock:
-        assert supervisor.url(sock, told).startswith(url)
+    with sockets.listen(told) as sock:
+        assert sockets.url(sock, told).startswith(url)
 
 
-def test_a_bundle_that_does_not_give_its_examples_answer_is_not_served(tmp_path: Path) -> None:
+def test_a_bundle_that_does_not_give_its_examples_answer_is_not_served(folder: Path, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "mixed")
     save_graph(bundle / "model.onnx", (8, 8, 1), 10, seed=99)
-    with pytest.raises(BundleError, match="example"):
-        supervisor.serve(bundle, Settings(port=0))
+    write(bundle, read(bundle))  # the hash is that of the file
+    server = Server(bundle, free_log(folder))
+    assert server.process.wait(60) == 1
+    assert f"error: {bundle} does not give its own example's answer" in server.log
+    assert " at http" not in server.log
+    assert "Traceback" not in server.log
 
 
 @pytest.mark.slow
@@ -190,14 +197,58 @@ def test_a_second_signal_ends_at_once(folder: Path, digits: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers_that_cannot_start_end_the_server(folder: Path) -> None:
-    bundle = make_bundle(folder / "vanishing")
-    with Server(bundle, free_log(folder)) as server:
-        (bundle / "model.onnx").unlink()
+def test_workers_that_cannot_start_end_the_server(
+    folder: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Server(digits, free_log(folder)) as server:
+        (staged,) = tmp_path.glob("proj-serve-*/digits.1/model.onnx")
+        staged.unlink()
         os.kill(server.workers()[0], signal.SIGKILL)
         assert server.process.wait(60) == 1
     assert "end before they are ready" in server.log
     assert "is not a model bundle" in server.log
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are Linux's, and so is /proc")
+def test_the_supervisor_has_one_thread_and_its_workers_are_forks(
+    folder: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Server(digits, free_log(folder), workers=2, connections=3000) as server:
+        assert [name for _, name in server.children()] == ["proj-worker"] * 2  # and no process that examines is left
+        here = Path(f"/proc/{server.process.pid}")
+        assert len(list((here / "task").iterdir())) == 1
+        assert "onnxruntime" not in (here / "maps").read_text()
+        assert [p.name[:10] for p in tmp_path.iterdir()] == ["proj-serve"]  # and no session of its telemetry
+        for pid in server.workers():
+            assert Path(f"/proc/{pid}/cmdline").read_bytes() == (here / "cmdline").read_bytes()
+            limit = next(x for x in Path(f"/proc/{pid}/limits").read_text().splitlines() if "open files" in x)
+            assert int(limit.split()[3]) >= 3256
+            # It holds its own pipe, not the supervisor's ends of the other's.
+            assert len(sockets_of(pid) & sockets_of(server.process.pid)) == 1
+        assert server.process.poll() is None
+
+
+def sockets_of(pid: int) -> set[str]:
+    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    return {link for link in links if link.startswith("socket:")}
+
+
+def test_more_connections_than_files_may_be_open_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import resource
+
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 2000))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    console.log_to_stderr()
+    sockets.allow_open_files(1000)
+    assert capsys.readouterr().err == ""
+    sockets.allow_open_files(4096)
+    assert asked == [(1256, 2000), (2000, 2000)]
+    assert "connections=1744" in capsys.readouterr().err
 
 
 def test_the_server_imports_nothing_that_only_training_needs(digits: Path, tmp_path: Path) -> None:

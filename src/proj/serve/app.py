@@ -1,191 +1,221 @@
-"""The HTTP application on one loaded model: the routes; what they do is in the other files of this folder."""
+"""The HTTP application on the models that are served: what every request goes through, and the routes.
+
+The routes that answer inputs are plain functions, called before FastAPI's layers, which cost more than they do;
+all others are FastAPI's. /openapi.json describes both.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
+import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from fastapi import FastAPI
+from loguru import logger
+from starlette.requests import ClientDisconnect
 
-from proj import infer
-from proj.errors import InputError, ProjError
-from proj.serve import describe, guard, problems, schemas, upload
-from proj.serve.metrics import MEDIA_TYPE as METRICS_TYPE
-from proj.serve.metrics import Metrics, Observed
-from proj.serve.queue import Outcome, Queue
-from proj.serve.settings import Settings
+from proj.errors import ProjError
+from proj.serve import answer, openapi, problems, protocol, routes, v2
+from proj.serve import head as heads
+from proj.serve.body import Body
+from proj.serve.connection import Connection
+from proj.serve.guard import Guard
+from proj.serve.log import Log, request_id
+from proj.serve.queue import Queue
+from proj.serve.reply import Headers, Reply
 
-PAGE = Path(__file__).parent / "page"
-PAGE_FILES = {
-    "": "index.html",
-    "docs": "docs.html",
-    "page/page.js": "page.js",
-    "page/answer.js": "answer.js",
-    "page/dom.js": "dom.js",
-    "page/draw.js": "draw.js",
-    "page/photo.js": "photo.js",
-    "page/series.js": "series.js",
-    "page/table.js": "table.js",
-    "page/text.js": "text.js",
-    "page/docs.js": "docs.js",
-    "page/page.css": "page.css",
-    "page/icon.svg": "icon.svg",
-}
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from starlette.types import Message, Receive, Scope, Send
+
+    from proj.serve.board import Board
+    from proj.serve.head import Head
+    from proj.serve.metrics import Metrics
+    from proj.serve.settings import Settings
+    from proj.serve.slots import Slot, Slots
+
+SWEEP_S = 1.0  # how often connections are looked at whose head does not come
 
 
-def create(model: infer.Model, settings: Settings) -> FastAPI:
-    """An application that answers with `model`, as `settings` tell. `app.state.draining = True` turns /ready to 503."""
-    model = _told(model, settings)
-    manifest = model.manifest
-    metrics = Metrics(manifest)
-    queue = Queue(model, settings, metrics)
+class App(FastAPI):
+    """`draining = True` turns /ready to 503."""
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        queue.start()
-        yield
-        queue.close()
+    def __init__(
+        self, slots: Slots, settings: Settings, threads: int, shared: Board, metrics: Metrics, folder: Path, index: int
+    ) -> None:
+        title, description = openapi.about(slots)
+        super().__init__(
+            title=title,
+            version=next(iter(slots.values())).manifest.version,
+            description=description,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,  # it would answer /predict/ with a redirect instead of a 404
+            lifespan=_lifespan,
+        )
+        self.slots, self.settings, self.metrics, self.board = slots, settings, metrics, shared
+        self.queue = Queue(settings, threads, metrics, shared)
+        self.guard = Guard(settings, folder, index)
+        self.requests_log = Log(settings)
+        self.draining = False
+        self.hot = _hot_paths(slots)
+        problems.install(self)
+        routes.add(self)
+        openapi.install(self)
 
-    app = FastAPI(
-        title=manifest.title,
-        version=manifest.version,
-        description=f"{manifest.question} Answers come from the model {manifest.model}.",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,  # it would answer /predict/ with a redirect instead of a 404
-        lifespan=lifespan,
-    )
-    app.state.draining = False
-    problems.install(app)
-    app.add_middleware(guard.Guard, host=settings.host, allow_host=settings.allow_host)
-    app.add_middleware(Observed, metrics=metrics)  # added last: outermost, so that refusals are counted too
-    _add_predict(app, queue, model, settings)
-    _add_state(app, model, settings, metrics)
-    _add_page(app)
-    _describe_problems(app)
-    return app
+    @property
+    def is_ready(self) -> bool:
+        """May requests be sent? Not while a model is missing or the server is stopping."""
+        return not self.draining and all(slot.model is not None for slot in self.slots.values())
 
-
-def _told(model: infer.Model, settings: Settings) -> infer.Model:
-    """The model with the threshold that the settings ended in: `infer.encode` reads the manifest's."""
-    serve = model.manifest.serve.model_copy(update={"threshold": settings.threshold})
-    return replace(model, manifest=model.manifest.model_copy(update={"serve": serve}))
-
-
-def _add_predict(app: FastAPI, queue: Queue, model: infer.Model, settings: Settings) -> None:
-    manifest = model.manifest
-    classes, word = manifest.kind == "classes", describe.word(manifest)
-    one: Any = schemas.ClassAnswer if classes else schemas.ValuesAnswer
-    several: Any = schemas.ClassAnswers if classes else schemas.ValuesAnswers
-
-    @app.post(
-        "/predict",
-        response_model=one | several,
-        response_model_exclude_unset=True,
-        summary=f"Answer one or several {word}s",
-        description=describe.answers(manifest),
-        operation_id="predict",
-        openapi_extra={"requestBody": describe.request_body(manifest)},
-    )
-    async def predict(request: Request) -> Response:
-        body = guard.Body(request, max_bytes=settings.max_upload_bytes, idle_s=settings.idle_s)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever comes."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        start_s = time.perf_counter()
+        head = heads.read(scope)
+        call = _Call(self, head, scope, receive, send, request_id(head))
         try:
-            queue.check_room()
-            content_type = request.headers.get("content-type")
-            sent = await upload.read(body, content_type, manifest.modality, model.spec, settings.max_inputs)
-        except ProjError:
-            await body.discard()
+            await call.answer()
+        except ClientDisconnect:
+            call.status = 499  # as proxies count a client that hung up; nobody is left to read an answer
+        finally:
+            seconds = time.perf_counter() - start_s
+            self.metrics.request(call.route, call.status, seconds)
+            who = self.guard.who(head) if self.requests_log.json else ""
+            self.requests_log.request(call.id, head, call.route, call.status, seconds, who, call.model)
+
+
+class _Call:
+    """One request on its way."""
+
+    __slots__ = ("app", "head", "id", "model", "more", "receive", "route", "scope", "send", "status")
+
+    def __init__(self, app: App, head: Head, scope: Scope, receive: Receive, send: Send, id: str) -> None:
+        self.app, self.head, self.scope, self.receive, self.send, self.id = app, head, scope, receive, send, id
+        self.route, self.status, self.model = "other", 500, ""
+        self.more: Headers = ()
+
+    async def answer(self) -> None:
+        more = self.app.guard.response_headers(self.head)
+        self.more = [*more, (b"x-request-id", self.id.encode("latin-1"))]
+        connection = self.scope.get("state", {}).get(protocol.STATE)
+        if connection is not None and connection.full:
+            await self.busy_server()
+            return
+        refused = self.app.guard.refusal(self.head)
+        if refused is not None:
+            if refused.status == 204:
+                await self.reply(Reply(204, headers=problems.raw(refused.headers)))
+            else:
+                await self.problem(refused.status, refused.detail, refused.headers)
+            return
+        try:
+            made = await self.hot(connection.asker if connection is not None else Connection())
+        except ClientDisconnect:
             raise
-        outcomes = await queue.answers(sent.inputs)
-        if sent.many:
-            pairs = zip(sent.inputs, outcomes, strict=True)
-            return JSONResponse({"predictions": [_or_error(i, o) for i, o in pairs]})
-        if isinstance(outcomes[0], InputError):
-            raise outcomes[0]
-        return JSONResponse(outcomes[0])
+        except ProjError as e:
+            await self.reply(problems.of(e, self.head.path, self.id))
+        except Exception as e:
+            await self.bug(e)
+        else:
+            if made is None:
+                await self.cold()
+            else:
+                await self.reply(made)
+
+    async def hot(self, asker: Connection) -> Reply | None:
+        """The answer of a route that is a plain function; None where FastAPI has it."""
+        app, head = self.app, self.head
+        slot = app.hot.get(head.path)
+        if slot is not None:
+            self.route = "/predict" if head.path == "/predict" else "/{name}/predict"
+            if head.method != "POST":
+                detail = f"{head.method} is not possible on {head.path}; POST is"
+                return problems.reply(head.path, 405, detail, {"allow": "POST"}, self.id)
+            body = Body(self.receive, head, app.settings)
+            made = await answer.predict(slot, head, body, asker, app.queue, app.settings)
+            self.model = slot.manifest.model
+            return made
+        if v2.is_path(head.path):
+            self.route, made = await v2.answer(app, head, Body(self.receive, head, app.settings), asker)
+            return made
+        return None
+
+    async def cold(self) -> None:
+        """By FastAPI, with the headers of every answer."""
+        scope, wants_head = self.scope, self.head.method == "HEAD"
+        if wants_head:
+            scope = {**scope, "method": "GET"}  # a copy: uvicorn's own tells it that no body comes
+        scope.setdefault("state", {})[problems.REQUEST_ID] = self.id
+        started = False
+
+        async def send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started, self.status = True, message["status"]
+                message["headers"] = [*message.get("headers", ()), *self.more]
+            elif wants_head:
+                message = {**message, "body": b""}
+            await self.send(message)
+
+        try:
+            await FastAPI.__call__(self.app, scope, self.receive, send)
+        except ClientDisconnect:
+            raise
+        except Exception as e:
+            if started:
+                raise
+            await self.bug(e)
+        finally:
+            # The route's own pattern, never the path: labels must not grow with what strangers ask for.
+            self.route = getattr(scope.get("route"), "path", "other")
+
+    async def reply(self, made: Reply) -> None:
+        self.status = made.status
+        await made.send(self.send, self.more, head_only=self.head.method == "HEAD")
+
+    async def problem(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        if v2.is_path(self.head.path):
+            await self.reply(v2.error(status, detail, headers))
+        else:
+            await self.reply(problems.reply(self.head.path, status, detail, headers, self.id))
+
+    async def busy_server(self) -> None:
+        await self.problem(503, "the server has too many connections", {"connection": "close"})
+
+    async def bug(self, error: Exception) -> None:
+        # As text: tracebacks with the variables' values would show people's pictures.
+        trace = "".join(traceback.format_exception(error))
+        logger.error("request {} ended with a fault: {}\n{}", self.id, type(error).__name__, trace)
+        await self.reply(problems.bug(self.head.path, self.id))
 
 
-def _or_error(item: upload.Input, outcome: Outcome) -> dict[str, Any]:
-    return {"input": item.name, "error": str(outcome)} if isinstance(outcome, ProjError) else outcome
+def _hot_paths(slots: Slots) -> dict[str, Slot]:
+    """Where inputs are answered: /NAME/predict, and /predict where there is one model."""
+    paths = {f"/{name}/predict": slot for name, slot in slots.items()}
+    if len(slots) == 1:
+        paths["/predict"] = next(iter(slots.values()))
+    return paths
 
 
-def _add_state(app: FastAPI, model: infer.Model, settings: Settings, metrics: Metrics) -> None:
-    manifest = model.manifest
-    facts = schemas.ModelFacts(
-        **manifest.model_dump(exclude={"schema_version", "example", "serve"}),
-        model=manifest.model,
-        threshold=manifest.serve.threshold,
-        warning=manifest.warning,
-        limits=schemas.Limits(
-            max_upload_mb=settings.max_upload_mb,
-            max_inputs=settings.max_inputs,
-            max_pixels=settings.max_pixels,
-        ),
-    )
-
-    @app.get("/health", response_model=schemas.Health, summary="Does the process live?", operation_id="health")
-    async def health() -> Response:
-        return JSONResponse({"status": "ok"})
-
-    @app.get("/ready", response_model=schemas.Ready, summary="May requests be sent?", operation_id="ready")
-    async def ready(request: Request) -> Response:
-        """503 while the server is stopping: a load balancer then sends requests elsewhere."""
-        if app.state.draining:
-            return problems.response(request.url.path, 503, "the server is stopping")
-        return JSONResponse({"status": "ready", "model": manifest.model})
-
-    @app.get("/model", response_model=schemas.ModelFacts, summary="Which model answers?", operation_id="model")
-    async def which() -> Response:
-        """What the bundle says of itself: names, units, metrics, preprocessing, and the server's limits."""
-        return JSONResponse(facts.model_dump(mode="json"))
-
-    @app.get(
-        "/metrics",
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
-        summary="Numbers for Prometheus",
-        operation_id="metrics",
-    )
-    def numbers() -> Response:
-        return Response(metrics.text(), headers={"Content-Type": METRICS_TYPE})
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    assert isinstance(app, App)
+    app.queue.start()
+    yield
+    await asyncio.to_thread(app.queue.close)
 
 
-def _add_page(app: FastAPI) -> None:
-    for path, name in PAGE_FILES.items():
-        app.add_api_route(f"/{path}", _file(PAGE / name), methods=["GET"], include_in_schema=False)
-
-
-def _file(path: Path) -> Any:
-    async def send() -> Response:
-        return FileResponse(path, headers={"Cache-Control": "no-cache"})  # its ETag still saves the transfer
-
-    return send
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Say in /openapi.json that every operation can end in a problem, and what kinds there are."""
-    make = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = make()
-            schema["components"]["schemas"]["Problem"] = schemas.Problem.model_json_schema()
-            reference = {"schema": {"$ref": "#/components/schemas/Problem"}}
-            for operations in schema["paths"].values():
-                for operation in operations.values():
-                    operation["responses"]["default"] = {
-                        "description": "A problem",
-                        "content": {problems.MEDIA_TYPE: reference},
-                    }
-            schema["x-problems"] = [
-                {"status": status, "slug": k.slug, "title": k.title, "meaning": k.meaning}
-                for status, k in problems.KINDS.items()
-            ]
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
+async def sweep(connections: set[Any]) -> None:
+    """Cut off, for ever, the connections whose request's head does not come."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        now_s = time.monotonic()
+        for connection in list(connections):
+            connection.cut_off_if_late(now_s)

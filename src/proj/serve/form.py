@@ -13,7 +13,7 @@ from proj.errors import BadRequest, InputError, InputTooLarge
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-    from proj.serve.guard import Body
+    from proj.serve.body import Body
 
 FIELD = "file"
 VIEWS = "views"

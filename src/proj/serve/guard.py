@@ -1,4 +1,4 @@
-"""Who may ask, and how much: Host and Origin, security headers, HEAD, and the size of an upload.
+"""Who may ask: Host and Origin, pages of other origins, keys, and how often; and the security headers of each answer.
 
 Any web page that a user has open can send requests to a local port. Its browser puts the page's own address
 into Origin, and a name that the page's owner has pointed at 127.0.0.1 (DNS rebinding) into Host: so both are
@@ -8,82 +8,214 @@ that it does not answer for), a wrong Origin 403.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import functools
 import ipaddress
+import math
 import re
-from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from proj.serve import rate
+from proj.serve.keys import Keys
 
-from proj.errors import InputTooLarge, TooSlow
-from proj.serve import problems
+if TYPE_CHECKING:
+    from proj.serve.head import Head
+    from proj.serve.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 PROBES = ("/health", "/ready")
+# What never needs a key and is never counted: probes, the page with its files, the description of the API.
+PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/favicon.ico", *PROBES})
+PAGE_FILES = (".js", ".css", ".svg")
+CLOSED = frozenset({"//", "/v2/", "/metrics/", "/model/", "/models/", "/predict/"})  # like a page, but none
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]?#,]+)(?::(\d{1,5}))?", re.IGNORECASE)
 DEFAULT_PORTS = {"http": "80", "https": "443"}
-# After a refusal the rest of the upload is read and thrown away: a client that is still sending would
-# otherwise see its connection reset instead of the answer. Bounded, so that nobody can keep the server
-# reading.
-DISCARD_BYTES, DISCARD_S = 64_000_000, 10.0
+KNOWN_HOSTS = 1024  # Host headers that are remembered as good
+FORWARDED = b"x-forwarded-for"
+KNOWN_PEERS = 1024  # addresses of which it is remembered whether they are proxies
+HOPS = 32  # proxies that a request is believed to have gone through
+MAX_TOKEN_BYTES = 512
 
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+RawHeaders = list[tuple[bytes, bytes]]
+SECURITY_HEADERS: RawHeaders = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+VARY = (b"vary", b"Origin")
+# A page of another origin cannot send cookies here (there are none, and Allow-Credentials is never said): it
+# carries its key itself.
+EXPOSED = (
+    b"access-control-expose-headers",
+    b"X-Request-ID, Retry-After, WWW-Authenticate, Inference-Header-Content-Length",
+)
+PREFLIGHT = {
+    "access-control-allow-methods": "GET, HEAD, POST",
+    "access-control-allow-headers": (
+        "authorization, content-type, x-request-id, x-timeout-ms, inference-header-content-length"
+    ),
+    "access-control-max-age": "7200",  # browsers keep it no longer
 }
 
 
-class Guard:
-    """ASGI middleware: refuses foreign Host and Origin, adds the security headers, makes HEAD of GET."""
+@dataclass(frozen=True)
+class Refused:
+    """Why a request goes no further; 204 is a preflight that is granted."""
 
-    def __init__(self, app: ASGIApp, host: str, allow_host: Sequence[str]) -> None:
-        self.app = app
+    status: int
+    detail: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Guard:
+    """`folder` and `index` are those of the worker: see `rate`."""
+
+    def __init__(self, settings: Settings, folder: Path, index: int) -> None:
+        host = settings.host
         self.local = is_loopback(host)
         own = (f"[{host}]" if ":" in host else host,) if self.local else ()
-        self.names = (*LOOPBACK_NAMES, *own, *allow_host) if self.local else tuple(allow_host)
+        self.names = (*LOOPBACK_NAMES, *own, *settings.allow_host) if self.local else settings.allow_host
+        self.origins = frozenset(origin.lower() for origin in settings.cors)
+        self.proxies = [ipaddress.ip_network(p, strict=False) for p in settings.proxies]
+        self.keys = Keys(Path(settings.keys)) if settings.keys else None
+        self.rate = rate.Rate(folder, index, settings.rate) if settings.rate else None
+        self.rate_per_s = settings.rate
+        self._hosts: set[bytes] = set()
+        self._is_proxy = functools.lru_cache(KNOWN_PEERS)(self._is_believed)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        head = scope["method"] == "HEAD"
-        if head:
-            scope["method"] = "GET"
+    def refusal(self, head: Head) -> Refused | None:
+        """Why a request must not be answered, None where it may be."""
+        if head.twice:
+            return Refused(400, f"the header {head.twice.decode('latin-1')} came twice")
+        values = head.values
+        host = values.get(b"host", b"")
+        if host not in self._hosts and not self._answers_to(host, head.path):
+            return Refused(421, f"Host {host.decode('latin-1')!r} is not a name of this server; allow_host adds one")
+        if b"origin" in values:
+            refused = self._foreign(head)
+            if refused is not None:
+                return refused
+        if (self.keys is None and self.rate is None) or _is_public(head.path):
+            return None
+        return self._unknown_or_too_often(head)
 
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-            elif head:
-                message = {**message, "body": b""}
-            await send(message)
+    def response_headers(self, head: Head) -> RawHeaders:
+        """What every answer to this request carries."""
+        if not self.origins:
+            return SECURITY_HEADERS
+        origin = head.values.get(b"origin")
+        if origin is None or not self._may_ask(origin):
+            return [*SECURITY_HEADERS, VARY]
+        return [*SECURITY_HEADERS, VARY, EXPOSED, (b"access-control-allow-origin", origin)]
 
-        refused = self.refusal(scope)
-        app = self.app if refused is None else problems.response(scope["path"], *refused)
-        await app(scope, receive, guarded)
+    def who(self, head: Head) -> str:
+        """Who asks, for the log: "ADDRESS", or "NAME@ADDRESS" where a key says so."""
+        address = self.client(head)
+        name = self.keys.name(_token(head)) if self.keys else ""
+        return f"{name}@{address}" if name else address
 
-    def refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Status and detail where a request must be refused."""
-        headers = Headers(scope=scope)
-        hosts, origins = headers.getlist("host"), headers.getlist("origin")
-        host = hosts[0] if len(hosts) == 1 else ""
-        # Probes of an orchestrator name the server by its address, and these two paths tell nothing.
-        probe = not self.local and scope["path"] in PROBES
-        if self.names and not probe and not any(matches(host, name) for name in self.names):
-            return 421, f"Host {host!r} is not a name of this server; `--allow-host NAME` adds one"
-        if origins and (len(origins) > 1 or not same_host(origins[0], host)):
-            return 403, f"Origin {', '.join(origins)!r} is not Host {host!r}"
+    def client(self, head: Head) -> str:
+        """The address that asks: the peer's, or what proxies that are believed say of it.
+
+        Each proxy appends the address that it saw, so the list is read from its end, as long as a believed one wrote
+        it: what stands before that is the client's own invention.
+        """
+        if not self.proxies or not self._is_proxy(head.client):
+            return head.client
+        found = head.client
+        for hop in reversed(head.get(FORWARDED).rsplit(",", HOPS)[-HOPS:]):
+            address = _address(hop)
+            if not address:
+                break
+            found = address
+            if not self._is_proxy(address):
+                break
+        return found
+
+    def _answers_to(self, host: bytes, path: str) -> bool:
+        name = host.decode("latin-1")
+        if self.names and not any(matches(name, pattern) for pattern in self.names):
+            # Probes of an orchestrator name the server by its address, and these two paths tell nothing.
+            return not self.local and path in PROBES
+        if len(self._hosts) < KNOWN_HOSTS:
+            self._hosts.add(host)
+        return True
+
+    def _foreign(self, head: Head) -> Refused | None:
+        """What to say to a request that a page sent; None: it may ask."""
+        origin, host = head.get(b"origin"), head.get(b"host")
+        allowed = self._may_ask(head.values[b"origin"])
+        if not allowed and not same_host(origin, host):
+            return Refused(403, f"Origin {origin!r} is not Host {host!r}; `cors` allows others")
+        if allowed and head.method == "OPTIONS" and b"access-control-request-method" in head.values:
+            return Refused(204, "", PREFLIGHT)
         return None
+
+    def _may_ask(self, origin: bytes) -> bool:
+        return origin.decode("latin-1").lower() in self.origins
+
+    def _unknown_or_too_often(self, head: Head) -> Refused | None:
+        who = ""
+        if self.keys is not None:
+            token = _token(head)
+            who = self.keys.name(token)
+            if not who:
+                return _no_key(given=bool(token))
+        if self.rate is None:
+            return None
+        wait_s = self.rate.take(f"key {who}" if who else rate.place(self.client(head)))
+        if not wait_s:
+            return None
+        asker = "key" if who else "address"
+        detail = f"more than {self.rate_per_s:g} requests a second came from this {asker}"
+        return Refused(429, detail, {"retry-after": str(max(1, math.ceil(wait_s)))})
+
+    def _is_believed(self, address: str) -> bool:
+        try:
+            found = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(found, "ipv4_mapped", None)
+        return any((mapped or found) in network for network in self.proxies)
+
+
+def _is_public(path: str) -> bool:
+    if path in PUBLIC or (path.startswith("/page/") and path.endswith(PAGE_FILES)):
+        return True
+    return path.endswith("/") and path.count("/") == 2 and path not in CLOSED  # /NAME/, a model's page
+
+
+def _token(head: Head) -> bytes:
+    """What follows `Bearer` in Authorization (RFC 6750), b"" where there is none."""
+    scheme, _, token = head.values.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" and len(token) <= MAX_TOKEN_BYTES else b""
+
+
+def _no_key(*, given: bool) -> Refused:
+    if given:
+        challenge = 'Bearer realm="proj", error="invalid_token"'
+        return Refused(401, "this key is not known here", {"www-authenticate": challenge})
+    return Refused(401, "send a key: Authorization: Bearer KEY", {"www-authenticate": 'Bearer realm="proj"'})
+
+
+def _address(hop: str) -> str:
+    """An entry of X-Forwarded-For without brackets and port, "" for what is no address."""
+    text = hop.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:
@@ -121,56 +253,3 @@ def _split(authority: str) -> tuple[str, str] | None:
     """Name in lower case and port ("" where none is given)."""
     match = AUTHORITY.fullmatch(authority)
     return (match[1].lower().rstrip("."), match[2] or "") if match else None
-
-
-class Body:
-    """An upload, counted as it comes: Content-Length may be missing or wrong."""
-
-    def __init__(self, request: Request, *, max_bytes: int, idle_s: float) -> None:
-        self.receive, self.headers = request.receive, request.headers
-        self.max_bytes, self.idle_s = max_bytes, idle_s
-        self.ended = False
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Raises InputTooLarge above `max_bytes`, TooSlow after `idle_s` without a byte, ClientDisconnect."""
-        declared = self.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self.max_bytes:
-            # A client that waits for leave to send (curl does, above a megabyte) gets the refusal instead.
-            self.ended = self.headers.get("expect", "").lower() == "100-continue"
-            raise self._too_large()
-        seen = 0
-        while not self.ended:
-            try:
-                async with asyncio.timeout(self.idle_s):
-                    chunk = await self._next()
-            except TimeoutError:
-                self.ended = True
-                raise TooSlow("the upload stood still", found=f"no byte came for {self.idle_s:g} s") from None
-            seen += len(chunk)
-            if seen > self.max_bytes:
-                raise self._too_large()
-            yield chunk
-
-    async def discard(self) -> None:
-        """Read what has not come yet and forget it, within bounds."""
-        seen = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DISCARD_S):
-                while not self.ended and seen < DISCARD_BYTES:
-                    seen += len(await self._next())
-
-    async def _next(self) -> bytes:
-        message = await self.receive()
-        if message["type"] == "http.disconnect":
-            self.ended = True
-            raise ClientDisconnect
-        self.ended = not message.get("more_body", False)
-        chunk: bytes = message.get("body", b"")
-        return chunk
-
-    def _too_large(self) -> InputTooLarge:
-        return InputTooLarge(
-            "the upload is too large",
-            found=f"the limit is {self.max_bytes / 1e6:g} MB",
-            next="the operator can raise it: --max-upload-mb",
-        )

@@ -1,119 +1,197 @@
-"""What Prometheus reads at /metrics; several workers keep their numbers in files of a folder that all share.
+"""What Prometheus reads at /metrics: the workers count into files of a folder that all share (see tallies).
 
-prometheus_client looks for PROMETHEUS_MULTIPROC_DIR when it is imported: the worker sets it before it imports
-this.
+Counting is done for every request and so costs little: a series' place is looked up once, then it is an addition in
+memory. What grows is added up over all workers, dead ones too; what is true now comes from the board and the system.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import time
-from typing import Any
+import threading
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Summary,
-    generate_latest,
-    multiprocess,
-)
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from proj.serve import families, problems, process, tallies
+from proj.serve.families import BATCH, CONFIDENCES, NOT_SURE, PARTS, PREDICTIONS, SECONDS, SIZES
 
-from proj.bundle import Manifest
+if TYPE_CHECKING:
+    from pathlib import Path
 
-MEDIA_TYPE = CONTENT_TYPE_LATEST
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-NOT_SURE = "not_sure"  # the label of answers without one
-SIZES = (0, 1, 2, 4, 8, 16, 32, 64, 128)
+    from proj.bundle import Manifest
+    from proj.infer import Array
+    from proj.serve.board import Board
+    from proj.serve.tallies import Cell
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+DROPPED = ("gone", "late")
 
 
 class Metrics:
-    """The server's counters, for one model."""
+    """A worker's own numbers, and everyone's as text. For several threads."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "proj_requests", "Requests, by route and status", ["route", "status"], registry=registry
-        )
-        self._seconds = Histogram(
-            "proj_request_seconds", "Time from a request's headers to its answer's end", ["route"],
-            buckets=SECONDS, registry=registry,
-        )  # fmt: skip
-        self._predictions = Counter("proj_predictions", "Answers, by label", ["label"], registry=registry)
-        self._values = Summary("proj_prediction_value", "Predicted values, by target", ["target"], registry=registry)
-        self._unreadable = Counter("proj_unreadable_inputs", "Inputs that could not be read", registry=registry)
-        self._batch = Histogram(
-            "proj_batch_inputs",
-            "Inputs that one call of the model answered",
-            buckets=SIZES,
-            registry=registry,
-        )
-        self._depth = Gauge("proj_queue_depth", "Inputs that wait now", multiprocess_mode="livesum", registry=registry)
-        info = Gauge(
-            "proj_model_info", "1 for the model that is served",
-            ["model", "name", "version", "backbone", "data_hash"],
-            multiprocess_mode="livemax", registry=registry,
-        )  # fmt: skip
-        info.labels(manifest.model, manifest.name, manifest.version, manifest.backbone, manifest.data_hash).set(1)
-        if manifest.kind == "classes":
-            held_back = (NOT_SURE,) if manifest.serve.threshold else ()
-            for name in (*manifest.names, *held_back):  # a label that was never given is a 0, not a gap
-                self._predictions.labels(name)
+    def __init__(self, shared: Board, folder: Path, index: int) -> None:
+        """`folder` is the same for all workers of a server, `index` the worker's own."""
+        folder.mkdir(exist_ok=True)
+        self.board, self.folder = shared, folder
+        self._tallies = tallies.Tallies(folder, index)
+        self._lock = threading.Lock()
+        self._cells: dict[Any, Any] = {}
+        self._served: dict[str, Manifest] = {}
+        (folder / f"{index}.pid").write_text(f"{os.getpid()} {process.started(os.getpid())}")
+        for kind in problems.KINDS.values():  # what never happened is a 0, not a gap
+            self._cell("proj_errors", kind.slug)
+        for reason in DROPPED:
+            self._cell("proj_dropped_inputs", reason)
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        """Count one request, by its route's own pattern: labels must not grow with what strangers ask for."""
+        key = (route, status)
+        cells = self._cells.get(key) or self._request_cells(route, status)
+        (numbers, at), (histogram, start), error = cells
+        i = start + bisect_left(SECONDS, seconds)
+        with self._lock:
+            numbers[at] += 1.0
+            histogram[i] += 1.0
+            histogram[start + len(SECONDS) + 1] += seconds
+            if error is not None:
+                error[0][error[1]] += 1.0
 
-    def queue_depth(self, inputs: int) -> None:
-        self._depth.set(inputs)
+    def parts(self, model: str, queue_s: float, decode_s: float, run_s: float, encode_s: float) -> None:
+        """Where an input's time went."""
+        cells = self._cells.get((PARTS, model)) or self._part_cells(model)
+        times = (queue_s, decode_s, run_s, encode_s)
+        with self._lock:
+            for (numbers, start), seconds in zip(cells, times, strict=True):
+                numbers[start + bisect_left(SECONDS, seconds)] += 1.0
+                numbers[start + len(SECONDS) + 1] += seconds
 
-    def batch(self, readable: int, unreadable: int) -> None:
-        if readable:
-            self._batch.observe(readable)
-        self._unreadable.inc(unreadable)
+    def batch(self, model: str, readable: int, unreadable: int) -> None:
+        """One call of the model, and what came beside it that could not be read."""
+        cells = self._cells.get((BATCH, model)) or self._batch_cells(model)
+        (numbers, start), (wrong, at) = cells
+        with self._lock:
+            if readable:
+                numbers[start + bisect_left(SIZES, readable)] += 1.0
+                numbers[start + len(SIZES) + 1] += readable
+            wrong[at] += unreadable
 
-    def answer(self, answer: dict[str, Any]) -> None:
-        """Count one answer in `infer.encode`'s form."""
-        if "label" in answer:
-            self._predictions.labels(NOT_SURE if answer["label"] is None else answer["label"]).inc()
+    def answer(self, model: str, kind: str, answer: dict[str, Any]) -> None:
+        """One answer in `infer.encode`'s form."""
+        if kind == "classes":
+            label = answer["label"]
+            self._class(model, NOT_SURE if label is None else label, answer["confidence"])
         else:
-            for target, value in answer["values"].items():
-                self._values.labels(target).observe(value["value"])
+            self._targets(model, ((name, value["value"]) for name, value in answer["values"].items()))
+
+    def rows(self, model: str, manifest: Manifest, y: Array) -> None:
+        """The answers (B, names) to a batch, that nobody brings into `infer.encode`'s form."""
+        for row in y:
+            if manifest.kind == "classes":
+                best = int(row.argmax())
+                sure = float(row[best]) >= manifest.serve.threshold
+                self._class(model, manifest.names[best] if sure else NOT_SURE, float(row[best]))
+            else:
+                self._targets(model, zip(manifest.names, row.tolist(), strict=True))
+
+    def _class(self, model: str, label: str, confidence: float) -> None:
+        cells = self._cells.get((PREDICTIONS, model, label)) or self._class_cells(model, label)
+        (numbers, at), (histogram, start) = cells
+        i = start + bisect_left(CONFIDENCES, confidence)
+        with self._lock:
+            numbers[at] += 1.0
+            if confidence == confidence:  # a NaN would make the sum one for good
+                histogram[i] += 1.0
+                histogram[start + len(CONFIDENCES) + 1] += confidence
+
+    def _targets(self, model: str, values: Any) -> None:
+        for target, value in values:
+            numbers, at = self._cell("proj_prediction_value", model, target)
+            if math.isfinite(value):
+                with self._lock:
+                    numbers[at] += 1.0
+                    numbers[at + 1] += value
+
+    def served(self, name: str, manifest: Manifest) -> None:
+        """`manifest` answers under `name` from now on."""
+        self._served = {**self._served, name: manifest}
+        self._part_cells(name)
+        self._batch_cells(name)
+        if manifest.kind == "classes":
+            for label in (*manifest.names, *((NOT_SURE,) if manifest.serve.threshold else ())):
+                self._class_cells(name, label)
+        self.swap(name, "ok", 0)
+
+    def swap(self, name: str, result: str, times: int = 1) -> None:
+        """A newer version was taken ("ok") or refused (the reason's slug). To be told to one worker only."""
+        numbers, at = self._cell("proj_model_swaps", name, result)
+        with self._lock:
+            numbers[at] += times
+
+    def dropped(self, reason: str) -> None:
+        """An input that nobody waits for any more: its client is "gone", or it came too "late" to its turn."""
+        numbers, at = self._cell("proj_dropped_inputs", reason)
+        with self._lock:
+            numbers[at] += 1.0
+
+    def totals(self) -> dict[tallies.Key, list[float]]:
+        """All workers' numbers together, by family and labels, as `families` lays them out."""
+        return tallies.totals(self.folder)
 
     def text(self) -> bytes:
         """All workers' numbers in Prometheus's text format."""
-        if FOLDER not in os.environ:
-            return generate_latest(self.registry)
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return families.text(self.totals(), self.board, self._served, self._workers())
 
+    def _workers(self) -> dict[str, process.Usage]:
+        """What the server's processes use, by the worker's index or "supervisor"."""
+        from multiprocessing import parent_process
 
-class Observed:
-    """ASGI middleware: counts and times every request, refused ones too."""
+        pids = {path.stem: path.read_text().split(" ") for path in sorted(self.folder.glob("*.pid"))}
+        living = {name: int(pid) for name, (pid, start) in pids.items() if process.started(int(pid)) == start}
+        if parent := parent_process():
+            assert parent.pid is not None
+            living["supervisor"] = parent.pid
+        usages = {name: process.usage(pid) for name, pid in living.items()}
+        return {name: usage for name, usage in usages.items() if usage}
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    # ---- places of series, each looked up once
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        start, status = time.perf_counter(), 500
+    def _cell(self, name: str, *labels: str) -> Cell:
+        key = (name, *labels)
+        cell: Cell | None = self._cells.get(key)
+        return cell or self._keep(key, lambda: self._series(name, *labels))
 
-        async def watch(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
+    def _request_cells(self, route: str, status: int) -> Any:
+        kind = problems.KINDS.get(status) or problems.KINDS[400 if status < 500 else 500]
+        return self._keep(
+            (route, status),
+            lambda: (
+                self._series("proj_requests", route, str(status)),
+                self._series("proj_request_seconds", route),
+                self._series("proj_errors", kind.slug) if status >= 400 else None,
+            ),
+        )
 
-        try:
-            await self.app(scope, receive, watch)
-        finally:
-            # The route's own pattern, never the path: labels must not grow with what strangers ask for.
-            route = getattr(scope.get("route"), "path", "other")
-            self.metrics.request(route, status, time.perf_counter() - start)
+    def _part_cells(self, model: str) -> Any:
+        parts = ("queue", "decode", "run", "encode")
+        return self._keep((PARTS, model), lambda: [self._series(PARTS, model, part) for part in parts])
+
+    def _batch_cells(self, model: str) -> Any:
+        return self._keep(
+            (BATCH, model), lambda: (self._series(BATCH, model), self._series("proj_unreadable_inputs", model))
+        )
+
+    def _class_cells(self, model: str, label: str) -> Any:
+        return self._keep(
+            (PREDICTIONS, model, label),
+            lambda: (self._series(PREDICTIONS, model, label), self._series("proj_confidence_ratio", model)),
+        )
+
+    def _keep(self, key: Any, make: Any) -> Any:
+        with self._lock:
+            if key not in self._cells:
+                self._cells[key] = make()
+            return self._cells[key]
+
+    def _series(self, name: str, *labels: str) -> Cell:
+        return self._tallies.series(name, labels, families.FAMILIES[name].numbers)

@@ -1,120 +1,240 @@
-"""The bounded queue between HTTP and the model: one thread takes up to `max_batch` waiting inputs at a time.
+"""The bounded queue between HTTP and the models: threads take inputs from it, decode, run and encode them.
 
-The event loop only puts inputs in and waits; decode, run and encode, each a function of `infer`, happen in
-the thread.
+The event loop only puts inputs in and is told of answers. Each thread takes one input, and more only where the engine
+gains by batches: then at most its share of what waits, and it never waits for more. Decoding, the model and encoding
+are functions of `infer`; the first two release the interpreter's lock, so that threads use several cores.
 """
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
+from loguru import logger
+
 from proj import infer
 from proj.errors import Busy, InputError
+from proj.serve import board
 
 if TYPE_CHECKING:
+    from proj.serve.board import Board
+    from proj.serve.connection import Connection
     from proj.serve.metrics import Metrics
     from proj.serve.settings import Settings
+    from proj.serve.slots import Slot
     from proj.serve.upload import Input
 
-Answer = dict[str, Any]
-Outcome = Answer | InputError
+Outcome = bytes | InputError  # an answer as JSON, or why its input cannot be read
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    input: Input
-    future: asyncio.Future[Outcome]
-    loop: asyncio.AbstractEventLoop
+@dataclass(slots=True, eq=False)
+class Job:
+    """One input, or a batch that came as a tensor (`input` is None), until it is answered."""
+
+    slot: Slot
+    input: Input | None
+    x: infer.Array | None
+    top: int
+    due_s: float  # on time.monotonic's clock
+    put_s: float
+    asker: Connection
+    future: asyncio.Future[Any]
+    outcome: Any = None
+    model: infer.Model | None = None
 
 
 class Queue:
-    """Holds at most `settings.queue_size` waiting inputs."""
+    """Holds at most `settings.queue_size` waiting inputs in all workers together."""
 
-    def __init__(self, model: infer.Model, settings: Settings, metrics: Metrics) -> None:
-        self.model, self.settings, self.metrics = model, settings, metrics
-        self._waiting: deque[_Job] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="proj-answers", daemon=True)
+    def __init__(self, settings: Settings, threads: int, metrics: Metrics, shared: Board) -> None:
+        self.settings, self.threads, self.metrics, self.board = settings, threads, metrics, shared
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._done: deque[Job] = deque()
+        self._told = False  # has the event loop been told of what is in `_done`?
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads = [
+            threading.Thread(target=self._work, name=f"proj-answers-{i}", daemon=True) for i in range(threads)
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        """Call it on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
+        """Answer what waits, then end the threads."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def check_room(self, inputs: int = 1) -> None:
         """Raise Busy when `inputs` more do not fit."""
-        if len(self._waiting) + inputs > self.settings.queue_size:
-            raise Busy("the queue is full", found=f"{self.settings.queue_size} inputs are waiting", next="try again")
+        if self.board.total(board.WAITING) + inputs > self.settings.queue_size:
+            raise Busy("the queue is full", found=f"{self.settings.queue_size} inputs may wait", next="try again")
 
-    async def answers(self, inputs: Sequence[Input]) -> list[Outcome]:
-        """Each input's answer in order, or why it cannot be read. Raises Busy at once when full."""
-        loop = asyncio.get_running_loop()
-        jobs = [_Job(i, loop.create_future(), loop) for i in inputs]
-        with self._changed:
-            self.check_room(len(jobs))
-            self._waiting.extend(jobs)
-            self._changed.notify()
-        self.metrics.queue_depth(len(self._waiting))
-        return list(await asyncio.gather(*(job.future for job in jobs)))
+    async def answers(
+        self, slot: Slot, inputs: Sequence[Input], *, top: int = 0, timeout_s: float = 0.0, asker: Connection
+    ) -> list[Outcome]:
+        """Each input's answer as JSON in order, or why it cannot be read.
+
+        Raises Busy at once when the queue is full, and when an input waited longer than the deadline or `timeout_s`.
+        """
+        slot.take()
+        self.check_room(len(inputs))
+        now = time.monotonic()
+        due_s = now + min(timeout_s or self.settings.deadline_s, self.settings.deadline_s)
+        futures = [self._put(Job(slot, i, None, top, due_s, now, asker, self._future())) for i in inputs]
+        if len(futures) == 1:
+            return [await futures[0]]
+        return list(await asyncio.gather(*futures))
+
+    async def run(
+        self, slot: Slot, x: infer.Array, *, timeout_s: float = 0.0, asker: Connection
+    ) -> tuple[infer.Model, infer.Array]:
+        """The model that ran and its output (B, names) for `x` (B, ...), as the graph takes it. Raises Busy."""
+        slot.take()
+        self.check_room()
+        now = time.monotonic()
+        due_s = now + min(timeout_s or self.settings.deadline_s, self.settings.deadline_s)
+        made: tuple[infer.Model, infer.Array] = await self._put(
+            Job(slot, None, x, 0, due_s, now, asker, self._future())
+        )
+        return made
+
+    def _future(self) -> asyncio.Future[Any]:
+        assert self._loop is not None
+        return self._loop.create_future()
+
+    def _put(self, job: Job) -> asyncio.Future[Any]:
+        self._jobs.put(job)
+        self.board.set(board.WAITING, self._jobs.qsize())
+        return job.future
+
+    # ---- in the threads
 
     def _work(self) -> None:
         while jobs := self._take():
-            self.metrics.queue_depth(len(self._waiting))
+            wanted = [job for job in jobs if self._still_wanted(job)]
+            for slot in dict.fromkeys(job.slot for job in wanted):
+                self._answer(slot, [job for job in wanted if job.slot is slot])
+            self._tell(jobs)
+
+    def _take(self) -> list[Job]:
+        """Wait for an input; none means closed."""
+        first = self._jobs.get()
+        jobs = [first] if first is not None else []
+        while jobs and len(jobs) < self._share(jobs[0]):
             try:
-                outcomes: list[Outcome | Exception] = list(self._answer(jobs))
-            except Exception as e:  # whatever the model raises is this batch's own fault: the thread must go on
-                outcomes = [e] * len(jobs)
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                job.loop.call_soon_threadsafe(_settle, job.future, outcome)
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:  # another thread's word to end
+                self._jobs.put(None)
+                break
+            jobs.append(job)
+        self.board.set(board.WAITING, self._jobs.qsize())
+        return jobs
 
-    def _take(self) -> list[_Job]:
-        """Wait for inputs and take up to `max_batch`; none means closed and empty."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            n = min(len(self._waiting), self.settings.max_batch)
-            return [self._waiting.popleft() for _ in range(n)]
+    def _share(self, first: Job) -> int:
+        best = self.settings.max_batch or (first.slot.model.best_batch if first.slot.model else 1)
+        return min(best, 1 + self._jobs.qsize() // self.threads) if best > 1 else 1
 
-    def _answer(self, jobs: Sequence[_Job]) -> list[Outcome]:
-        decoded = [self._decode(job.input) for job in jobs]
-        good = [x for x in decoded if not isinstance(x, InputError)]
-        self.metrics.batch(len(good), len(jobs) - len(good))
-        rows = iter(infer.run(self.model, infer.batch(good)) if good else ())
-        outcomes: list[Outcome] = []
-        for job, x in zip(jobs, decoded, strict=True):
-            if isinstance(x, InputError):
-                outcomes.append(x)
-                continue
-            answer = infer.encode(self.model, next(rows), job.input.name)
-            self.metrics.answer(answer)
-            outcomes.append(answer)
-        return outcomes
+    def _still_wanted(self, job: Job) -> bool:
+        if job.asker.lost:
+            self.metrics.dropped("gone")
+            job.outcome = Busy("the client hung up")
+        elif time.monotonic() > job.due_s:
+            self.metrics.dropped("late")
+            job.outcome = Busy("the request waited too long", found="its deadline passed", next="try again")
+        else:
+            return True
+        return False
 
-    def _decode(self, item: Input) -> infer.Array | InputError:
+    def _answer(self, slot: Slot, jobs: Sequence[Job]) -> None:
         try:
-            if isinstance(item.content, InputError):
-                return item.content
-            if isinstance(item.content, bytes) and not item.content:
+            model = slot.take()
+            self._answer_inputs(model, [job for job in jobs if job.input is not None])
+            for job in jobs:
+                if job.x is not None:
+                    self._run_tensor(model, job)
+        except Exception as e:  # whatever the model raises is this batch's own fault: the thread must go on
+            for job in jobs:
+                if job.outcome is None:
+                    job.outcome = e
+
+    def _answer_inputs(self, model: infer.Model, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        start = time.monotonic()
+        xs = [self._decode(model, job) for job in jobs]
+        good = [(job, x) for job, x in zip(jobs, xs, strict=True) if x is not None]
+        self.metrics.batch(jobs[0].slot.name, len(good), len(jobs) - len(good))
+        if not good:
+            return
+        decoded = time.monotonic()
+        y = infer.run(model, infer.batch([x for _, x in good]))
+        ran = time.monotonic()
+        for (job, _), row in zip(good, y, strict=True):
+            assert job.input is not None
+            answer = infer.encode(model, row, job.input.name, job.top)
+            job.outcome = orjson.dumps(answer)
+            self.metrics.answer(job.slot.name, model.manifest.kind, answer)
+        ended = time.monotonic()
+        for job in jobs:  # of a batch each waited through the whole of every part
+            self.metrics.parts(job.slot.name, start - job.put_s, decoded - start, ran - decoded, ended - ran)
+
+    def _decode(self, model: infer.Model, job: Job) -> infer.Array | None:
+        assert job.input is not None
+        content = job.input.content
+        try:
+            if isinstance(content, InputError):
+                raise content
+            if isinstance(content, bytes) and not content:
                 raise InputError("the file is empty", found="0 bytes")
-            return infer.decode(self.model, item.content, max_pixels=self.settings.max_pixels)
+            return infer.decode(model, content, max_pixels=self.settings.max_pixels)
         except InputError as e:
-            return e
+            job.outcome = e
+            return None
 
+    def _run_tensor(self, model: infer.Model, job: Job) -> None:
+        assert job.x is not None
+        start = time.monotonic()
+        y = infer.run(model, job.x)
+        ended = time.monotonic()
+        job.outcome = (model, y)
+        self.metrics.batch(job.slot.name, len(job.x), 0)
+        self.metrics.rows(job.slot.name, model.manifest, y)
+        self.metrics.parts(job.slot.name, start - job.put_s, 0.0, ended - start, 0.0)
 
-def _settle(future: asyncio.Future[Outcome], outcome: Outcome | Exception) -> None:
-    if future.done():  # its request was cancelled
-        return
-    if isinstance(outcome, Exception) and not isinstance(outcome, InputError):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+    def _tell(self, jobs: Sequence[Job]) -> None:
+        """Hand the answers to the event loop: one call wakes it for all that is there by then."""
+        self._done.extend(jobs)
+        if not self._told:
+            self._told = True
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._settle)
+
+    # ---- on the event loop
+
+    def _settle(self) -> None:
+        self._told = False  # before the first look: what is added from here on calls again
+        while self._done:
+            job = self._done.popleft()
+            if job.future.done():  # its request was cancelled
+                continue
+            outcome = job.outcome
+            if isinstance(outcome, Exception) and (job.input is None or not isinstance(outcome, InputError)):
+                if not isinstance(outcome, Busy):
+                    logger.error("the model {} failed: {}", job.slot.name, type(outcome).__name__)
+                job.future.set_exception(outcome)
+            else:
+                job.future.set_result(outcome)

@@ -67,10 +67,27 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """A model is loaded and requests are welcome."""
+    """The models are loaded and requests are welcome."""
 
     status: Literal["ready"]
-    model: str
+    model: str = Field(description="The first one")
+    models: list[str] = Field(description="NAME@VERSION of each")
+
+
+class Line(BaseModel):
+    """One of the models."""
+
+    name: str = Field(description="Where its routes are: /NAME/predict")
+    title: str
+    question: str
+    model: str = Field(description="NAME@VERSION")
+    modality: str
+
+
+class Served(BaseModel):
+    """The models, in the order of the command line."""
+
+    models: list[Line]
 
 
 class Limits(BaseModel):
@@ -116,3 +133,4 @@ class Problem(BaseModel):
     status: int = Field(ge=400, le=599, examples=[422])
     detail: str = Field(examples=["the file is empty"])
     instance: str = Field(description="The path that was asked for", examples=["/predict"])
+    request_id: str = Field(default="", description="The answer's X-Request-ID, as the server's log has it")

@@ -1,13 +1,14 @@
-"""What the server is told: bundle ← serve.yaml ← environment ← flags, each over the one before."""
+"""What the server is told: bundle ← its serve.yaml ← ./serve.yaml ← environment ← flags, each over the one before."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -17,34 +18,58 @@ from proj.errors import ConfigError
 ENV_PREFIX = "PROJ_SERVE_"
 FILE_NAME = "serve.yaml"
 ALLOWED_HOST = re.compile(r"(\*\.)?([a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE)
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,*]+", re.IGNORECASE)
 
 
 class Settings(BaseModel):
     """Everything the server can be told. Sizes in MB are millions of bytes; times are in seconds.
 
-    `threads` is per worker, 0 shares the cores out. `allow_host` are the names that a request's Host may
-    carry beside the loopback ones ("api.example.com", "*.example.com", "10.0.0.5:8000"); on a bind that
-    others can reach, none given means any. `drain_s` is how long a server told to stop goes on taking
-    requests while /ready says 503, `stop_s` how long it then waits for those in flight. `idle_s` is how long
-    an upload may stand still. Answers less sure than `threshold` carry no label.
+    `workers` are processes, `threads` those of each that decode and run the model, `max_batch` the inputs that one
+    call of the model may answer; 0 leaves the number to what the machine and the engine are. All limits hold for the
+    whole server, whatever the number of workers.
+
+    `allow_host` are the names that a request's Host may carry beside the loopback ones ("api.example.com",
+    "*.example.com", "10.0.0.5:8000"); on a bind that others can reach, none given means any. `cors` are the origins
+    ("https://app.example.com") whose pages may ask. `proxies` are addresses whose X-Forwarded-For is believed.
+    `keys` is a file of hashed keys (`proj keys add NAME`): with it, all but the page and the probes need one.
+    `rate` is requests a second for each key, or address where there is none; 0 is no limit.
+
+    `head_s` is how long a request's head may take to come, `idle_s` how long an upload may stand still, `upload_s`
+    how long it may take. `deadline_s` is how long an input may wait; a request's own X-Timeout-Ms may shorten it.
+    `watch_s` is how often the server looks for newer models; 0 never. `drain_s` is how long a server told to stop
+    goes on taking requests while /ready says 503, `stop_s` how long it then waits for those in flight.
+    Answers less sure than `threshold` carry no label; None leaves it to each bundle. `log` is the form of lines: json
+    has one for each request.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = Field("127.0.0.1", min_length=1, max_length=255)
     port: int = Field(8000, ge=0, le=65535)
-    workers: int = Field(1, ge=1, le=256)
+    engine: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    workers: int = Field(0, ge=0, le=256)
     threads: int = Field(0, ge=0, le=1024)
-    allow_host: tuple[str, ...] = ()
+    max_batch: int = Field(0, ge=0, le=1024)
+    queue_size: int = Field(128, ge=1, le=1_000_000)
+    connections: int = Field(4096, ge=1, le=1_000_000)
     max_upload_mb: float = Field(20.0, gt=0, le=10_000, allow_inf_nan=False)
     max_pixels: int = Field(64_000_000, ge=1, le=10**10)
     max_inputs: int = Field(64, ge=1, le=10_000)
-    queue_size: int = Field(256, ge=1, le=1_000_000)
-    max_batch: int = Field(8, ge=1, le=1024)
-    threshold: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    deadline_s: float = Field(10.0, gt=0, le=3600, allow_inf_nan=False)
+    head_s: float = Field(10.0, gt=0, le=3600, allow_inf_nan=False)
+    idle_s: float = Field(30.0, gt=0, le=3600, allow_inf_nan=False)
+    upload_s: float = Field(120.0, gt=0, le=3600, allow_inf_nan=False)
     drain_s: float = Field(0.0, ge=0, le=3600, allow_inf_nan=False)
     stop_s: float = Field(25.0, gt=0, le=3600, allow_inf_nan=False)
-    idle_s: float = Field(30.0, gt=0, le=3600, allow_inf_nan=False)
+    watch_s: float = Field(2.0, ge=0, le=86_400, allow_inf_nan=False)
+    threshold: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    allow_host: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
+    keys: str = ""
+    rate: float = Field(0.0, ge=0, le=1e6, allow_inf_nan=False)
+    log: Literal["text", "json"] = "text"
 
     @property
     def max_upload_bytes(self) -> int:
@@ -57,7 +82,7 @@ class Settings(BaseModel):
             raise ValueError("a number or a name is needed, not yes or no")
         return value
 
-    @field_validator("allow_host", mode="before")
+    @field_validator("allow_host", "cors", "proxies", mode="before")
     @classmethod
     def _as_list(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -69,6 +94,25 @@ class Settings(BaseModel):
             if not ALLOWED_HOST.fullmatch(name):
                 raise ValueError(f"{name!r} is not a host name (such as api.example.com or *.example.com)")
         return tuple(name.lower() for name in value)
+
+    @field_validator("cors")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin (such as https://app.example.com)")
+        # As browsers write them: in lower case, without the scheme's own port.
+        return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin.lower()) for origin in value)
+
+    @field_validator("proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                raise ValueError(f"{proxy!r} is not an address (such as 10.0.0.5 or 10.0.0.0/8)") from None
+        return value
 
     @model_validator(mode="after")
     def _room(self) -> Settings:
@@ -86,16 +130,20 @@ def build(
     config: Path | None = None,
     environ: Mapping[str, str] = os.environ,
     folder: Path | None = None,
+    words: Sequence[str] = (),
 ) -> Settings:
-    """Put the settings together. `flags` are keyed by field name, None where not given.
+    """Put the settings together. `flags` are keyed by field name, None where not given; `words` are key=value.
 
-    `config` takes the place of `folder/serve.yaml` (`folder` is the working folder). Raises BundleError for a
-    broken bundle, ConfigError for a key that does not exist or a value that cannot be, naming its origin.
+    `bundle` is the first that is served. Beside it may lie a serve.yaml, as `--tune` writes it; `config` takes the
+    place of `folder/serve.yaml` (`folder` is the working folder). Raises BundleError for a broken bundle, ConfigError
+    for a key that does not exist or a value that cannot be, naming its origin.
     """
-    layers = [(f"serve.{k} in {bundle}/bundle.json", k, v) for k, v in bundles.read(bundle).serve]
-    layers += _from_file(config, folder or Path.cwd())
+    layers = _from_bundle(bundle)
+    for path in dict.fromkeys([bundle.resolve().parent / FILE_NAME, config or (folder or Path.cwd()) / FILE_NAME]):
+        layers += _from_file(path, needed=path == config)
     layers += _from_environment(environ)
     layers += [(_flag(k), k, v) for k, v in flags.items() if v is not None and v != () and v != []]
+    layers += [(word, *_pair(word)) for word in words]
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, key, value in layers:
@@ -118,9 +166,20 @@ def bundle_named(environ: Mapping[str, str] = os.environ) -> str | None:
     return environ.get("MODEL") or None
 
 
-def _from_file(config: Path | None, folder: Path) -> list[tuple[str, str, Any]]:
-    path = config or folder / FILE_NAME
-    if config is None and not path.is_file():
+def _from_bundle(bundle: Path) -> list[tuple[str, str, Any]]:
+    """What somebody chose for this model. The threshold is each bundle's own, where nothing else is said."""
+    said, usual = bundles.read(bundle).serve, bundles.ServeSettings()
+    chosen = [(k, v) for k, v in said if v != getattr(usual, k) and k != "threshold"]
+    return [(f"serve.{k} in {bundle}/bundle.json", k, v) for k, v in chosen]
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, _, value = word.partition("=")
+    return key.strip().replace("-", "_"), value.strip()
+
+
+def _from_file(path: Path, *, needed: bool) -> list[tuple[str, str, Any]]:
+    if not needed and not path.is_file():
         return []
     import yaml
 

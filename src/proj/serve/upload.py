@@ -13,7 +13,7 @@ from proj.serve import form, json_body
 
 if TYPE_CHECKING:
     from proj.preprocess.spec import Modality, Spec
-    from proj.serve.guard import Body
+    from proj.serve.body import Body
 
 RAW_NAME = "body"
 JSON_TYPE = "application/json"

@@ -1,124 +1,142 @@
-"""One worker process: a model, the application, and uvicorn on the socket that the supervisor holds.
+"""One worker process: the models, the application, and uvicorn on the socket that the supervisor holds.
 
-The supervisor speaks to it through a pipe: the worker writes "ready"; anything that comes back, or the pipe's
-end (the supervisor is gone, however it died), tells it to finish what it has and stop.
+The supervisor speaks to it through a pipe, in tuples: ("load", name, id, folder), ("switch", name, id),
+("forget", name, id), ("refused", name, slug); the pipe's end (the supervisor is stopping, or gone, however it died)
+tells it to finish what it has and stop. The worker says ("ready",), ("loaded", name, id), ("failed", name, id, reason).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import functools
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import h11
 import uvicorn
-from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from loguru import logger
 
-from proj.serve import guard, problems
+from proj import bundle, infer
+from proj.errors import ProjError
+from proj.serve import board, cores, slots
 
 if TYPE_CHECKING:
+    from proj.serve.app import App
     from proj.serve.settings import Settings
+    from proj.serve.slots import Slots
 
-READY = b"ready"
 KEEP_ALIVE_S = 75  # longer than load balancers keep an idle connection
+WARM_UP_RUNS = 2  # the first calls of a session allocate what later ones use again
+METRICS = "metrics"  # where in the server's folder the workers keep their numbers
+# How long one thread may keep the interpreter while another wants it. The event loop needs it for some 0.1 ms, many
+# times a second, beside threads that decode and run; Python's own 5 ms would make it wait for whole inputs.
+SWITCH_INTERVAL_S = 0.0005
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server that says when it listens and leaves signals to the worker."""
+    """uvicorn's server that leaves signals to the worker and looks after slow connections."""
 
-    def __init__(self, config: uvicorn.Config, pipe: Connection) -> None:
+    def __init__(self, config: uvicorn.Config, on_start: Any) -> None:
         super().__init__(config)
-        self.pipe = pipe
+        self.on_start = on_start
         self.cut_off = False  # were requests still running when the time to stop was over?
+        self._sweep: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        from proj.serve.app import sweep
+
         await super().startup(sockets)
-        with contextlib.suppress(OSError):  # the supervisor is gone; the pipe's other thread sees to that
-            self.pipe.send_bytes(READY)
+        self._sweep = asyncio.create_task(sweep(self.server_state.connections))
+        self.on_start()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
         start = time.monotonic()
         await super().shutdown(sockets)
         self.cut_off = time.monotonic() - start >= (self.config.timeout_graceful_shutdown or 0)
 
 
-class _Http(H11Protocol):
-    """uvicorn's HTTP/1.1 that answers with a problem where what came is no HTTP."""
+class _Pipe:
+    """The pipe to the supervisor, for several threads."""
 
-    def send_400_response(self, msg: str) -> None:
-        content = json.dumps(problems.body("", 400, f"not an HTTP request: {msg}")).encode()
-        headers = {
-            "Content-Type": problems.MEDIA_TYPE,
-            "Content-Length": str(len(content)),
-            "Connection": "close",
-            **guard.SECURITY_HEADERS,
-        }
-        start = h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request")
-        for event in (start, h11.Data(data=content), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe, self._lock = pipe, threading.Lock()
+
+    def say(self, *message: Any) -> None:
+        with self._lock, contextlib.suppress(OSError):  # the supervisor is gone; who reads the pipe sees to that
+            self.pipe.send(message)
+
+    def hear(self) -> tuple[Any, ...] | None:
+        """None at its end."""
+        try:
+            message: tuple[Any, ...] = self.pipe.recv()
+        except (EOFError, OSError):
+            return None
+        return message
 
 
-def main(bundle: Path, settings: Settings, sock: socket.socket, pipe: Connection, metrics_folder: str) -> None:
-    """Serve until told to stop. Exits with 1 when the model cannot be loaded or requests were cut off."""
+def main(
+    served: dict[str, Path], settings: Settings, sock: socket.socket, pipe: Connection, folder: str, index: int,
+    early: bool,
+) -> None:  # fmt: skip
+    """Serve until told to stop. Exits with 1 when a model cannot be loaded or requests were cut off.
+
+    `served` are staged bundles by name, `folder` what the server's workers share, `index` which of them this is.
+    With `early` it listens at once and refuses until its models are loaded; else it loads them first.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the supervisor tells the workers
-    if metrics_folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_folder  # read when prometheus_client is imported, below
-    from proj import console, infer
-    from proj.errors import ProjError
-    from proj.serve import app as application
+    from proj.serve import log
+    from proj.serve.app import App
+    from proj.serve.metrics import Metrics
 
-    console.log_to_stderr()
-    _log_as_proj_does()
+    log.install(settings)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    shared = board.Board(Path(folder), index)
+    threads = cores.shares(settings)[1]
+    said = _Pipe(pipe)
     try:
-        model = infer.load(bundle, threads=settings.threads or max(1, cores() // settings.workers))
+        models: Slots = {name: slots.Slot(name, bundle.read(path)) for name, path in served.items()}
+        metrics = Metrics(shared, Path(folder) / METRICS, index)
+        app = App(models, settings, threads, shared, metrics, Path(folder), index)
+        if not early:
+            _load_all(app, served)
     except ProjError as e:
-        from loguru import logger
-
         logger.error("{}", e)
         sys.exit(1)
-    app = application.create(model, settings)
-    server = _Server(_config(app, settings), pipe)
+    server = _Server(_config(app, settings, shared), lambda: _started(app, served, said, early=early))
 
     def stop_now(*_: object) -> None:
         server.should_exit = True
 
-    def stop_when_told() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            pipe.recv_bytes()
-        app.state.draining = True
-        time.sleep(settings.drain_s)
-        stop_now()
-
     signal.signal(signal.SIGTERM, stop_now)
-    threading.Thread(target=stop_when_told, name="proj-stop", daemon=True).start()
+    threading.Thread(target=_obey, args=(app, said, settings, index, stop_now), name="proj-pipe", daemon=True).start()
     server.run(sockets=[sock])
+    logger.complete()
     sys.exit(1 if server.cut_off else 0)
 
 
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def _config(app: App, settings: Settings, shared: board.Board) -> uvicorn.Config:
+    from proj.serve.protocol import Http
+
     return uvicorn.Config(
         app,
-        http=_Http,
+        http=functools.partial(Http, shared=shared, settings=settings),  # type: ignore[arg-type]
+        loop="auto",  # uvloop where the system has it
         ws="none",
         lifespan="on",
-        workers=settings.workers,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -128,25 +146,65 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _started(app: App, served: dict[str, Path], said: _Pipe, *, early: bool) -> None:
+    """On the event loop, when connections are accepted."""
+    if not early:
+        said.say("ready")
+        return
+
+    def load() -> None:
+        try:
+            _load_all(app, served)
+        except Exception as e:  # the process is of no use, and the supervisor must know
+            logger.error("{}", e)
+            os._exit(1)
+        said.say("ready")
+
+    threading.Thread(target=load, name="proj-load", daemon=True).start()
 
 
-def _log_as_proj_does() -> None:
-    """Send what uvicorn says (from WARNING up) to where loguru's lines go."""
-    import logging
+def _load_all(app: App, served: dict[str, Path]) -> None:
+    for name, path in served.items():
+        app.slots[name].switch(_load(path, app.settings))
+        app.metrics.served(name, app.slots[name].manifest)
 
-    from loguru import logger
 
-    class ToLoguru(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
-                return  # a request that was cut off when the server stopped: the supervisor says so
-            # As text: loguru's own tracebacks show the variables' values, and those are people's pictures.
-            trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
-            logger.log(record.levelname, "{}", f"{record.getMessage()}\n{trace}".strip())
+def _load(folder: Path, settings: Settings) -> infer.Model:
+    """Loaded, proved on its own example, and warm."""
+    model = infer.load(folder, threads=1, engine=settings.engine, precision=settings.precision, checked=True)
+    x = model.manifest.example.array()
+    for _ in range(WARM_UP_RUNS):
+        infer.run(model, x)
+    return slots.told(model, settings)
 
-    logging.basicConfig(handlers=[ToLoguru()], level=logging.WARNING, force=True)
+
+def _obey(app: App, said: _Pipe, settings: Settings, index: int, stop_now: Any) -> None:
+    """Do what the supervisor says until it hangs up, then stop."""
+    counts = index == 0  # a swap is one of the whole server's: the first worker counts it
+    while (message := said.hear()) is not None:
+        word, name, *rest = message
+        slot = app.slots[name]
+        if word == "load":
+            _load_beside(slot, int(rest[0]), str(rest[1]), settings, said)
+        elif word == "switch":
+            slot.switch(slot.waiting.pop(rest[0]))
+            app.metrics.served(name, slot.manifest)
+            if counts:
+                app.metrics.swap(name, "ok")
+        elif word == "forget":
+            slot.waiting.pop(rest[0], None)
+        elif word == "refused" and counts:
+            app.metrics.swap(name, rest[0])
+    app.draining = True
+    app.board.set(board.DRAINING, 1)
+    time.sleep(settings.drain_s)
+    stop_now()
+
+
+def _load_beside(slot: slots.Slot, id: int, folder: str, settings: Settings, said: _Pipe) -> None:
+    try:
+        slot.waiting[id] = _load(Path(folder), settings)
+    except Exception as e:  # ONNX Runtime's own kinds too: the model that is served stays
+        said.say("failed", slot.name, id, str(e))
+    else:
+        said.say("loaded", slot.name, id)

@@ -124,7 +124,7 @@ def _manifest(task: Task, cfg: Config, view: View, run: Path, tested: Assessment
 
 def parity(folder: Path, x: Any, rows: Array, said: Array) -> float:
     """Largest absolute difference between the bundle's answers and `said`. Raises CheckFailed above the tolerance."""
-    model = infer.load(folder)
+    model = infer.load(folder, threads=0)
     worst = 0.0
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]

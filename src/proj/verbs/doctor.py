@@ -13,6 +13,7 @@ from pathlib import Path
 
 from proj import console, runs, task
 from proj.project import Project
+from proj.train import allocator
 from proj.verbs.job import TRAIN_PACKAGES
 
 LEAST_FREE_BYTES = 10 * 10**9  # the train extra with CUDA takes 5.5 GB
@@ -34,6 +35,7 @@ def examine(project: Project) -> list[Finding]:
         _python(),
         *_packages(),
         _device(),
+        *_allocator(),
         _project(project),
         _writable(project),
         _disk(project),
@@ -84,6 +86,17 @@ def _device() -> Finding:
         return Finding("device", "ok", f"cuda: {torch.cuda.get_device_name(0)}; {cores} cores")
     kind = "mps" if torch.backends.mps.is_available() else "cpu"
     return Finding("device", "ok", f"{kind}; {cores} cores")
+
+
+def _allocator() -> list[Finding]:
+    """What a training will start itself anew with."""
+    if not sys.platform.startswith("linux"):
+        return []
+    name, best = allocator.chosen(os.environ), allocator.FASTEST_FIRST[0]
+    if name:
+        return [Finding("allocator", "ok", name)]
+    mend = "" if allocator.library(best) else f"`apt install {allocator.PACKAGES[best]}`: training is faster with it"
+    return [Finding("allocator", "note" if mend else "ok", allocator.current() or "unknown", mend)]
 
 
 def _project(project: Project) -> Finding:

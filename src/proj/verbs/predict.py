@@ -26,7 +26,7 @@ def predict(bundle: Path, words: list[str], *, views: bool = False) -> Iterator[
     `words` are the command's, see `inputs.find`; with `views` all of them are one input. Raises UsageError for words
     that name nothing, or that the model cannot take together.
     """
-    model = infer.load(bundle)
+    model = infer.load(bundle, threads=0)
     if model.manifest.warning:
         logger.warning("{}: {}", model.manifest.model, model.manifest.warning)
     if views:

@@ -12,6 +12,7 @@ from proj import console, provenance, runs
 from proj.data import prepare, versions
 from proj.data.store import Prepared
 from proj.runs import Record
+from proj.train import allocator
 from proj.verbs import folds, one, stages, tables
 from proj.verbs.job import Job
 
@@ -100,7 +101,7 @@ def _record(job: Job, prepared: Prepared, fast: bool) -> Record:
 
 def _keep_provenance(job: Job, run: Path, record: Record) -> None:
     stages.keeper(job, run)()
-    record.versions = provenance.versions()
+    record.versions = {**provenance.versions(), "allocator": allocator.current()}
     record.git, diff = provenance.git(job.project.root)
     if diff:
         (run / "git.diff").write_text(diff, encoding="utf-8")

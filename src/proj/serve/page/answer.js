@@ -17,6 +17,11 @@ export class Answer {
     else $("answer").removeAttribute("aria-busy");
   }
 
+  wait(text) {
+    $("error").hidden = true;
+    this.#say(text);
+  }
+
   show(answer, name) {
     $("error").hidden = true;
     if (this.facts.kind === "values") {
@@ -64,7 +69,7 @@ export class Answer {
     const few = all.length <= ALL_UP_TO;
     const shown = few ? all : all.toSorted((a, b) => b[1] - a[1]).slice(0, SHOWN);
     const best = Math.max(...all.map(([, p]) => p));
-    if (!few || !this.rows.size) this.#makeRows(shown.map(([name]) => name));
+    if (!few || shown.some(([name]) => !this.rows.has(name))) this.#makeRows(shown.map(([name]) => name));
     for (const [name, p] of shown) {
       const row = this.rows.get(name);
       row.item.classList.toggle("best", p === best);

@@ -1,5 +1,7 @@
 // The page at /docs: /openapi.json, made readable.
 
+const FEW = 8; // operations that need no table of contents
+
 const $ = (id) => document.getElementById(id);
 
 async function start() {
@@ -15,27 +17,69 @@ async function start() {
   }
   document.title = `API: ${api.info.title}`;
   $("title").textContent = `API: ${api.info.title}`;
-  $("about").textContent = api.info.description ?? "";
-  for (const [path, operations] of Object.entries(api.paths)) {
-    for (const [method, operation] of Object.entries(operations)) {
-      $("operations").append(card(api, path, method.toUpperCase(), operation));
-    }
-  }
+  $("about").append(...prose(api.info.description ?? ""));
+  $("key").hidden = !api.security;
+  const operations = Object.entries(api.paths).flatMap(([path, { parameters = [], ...methods }]) =>
+    Object.entries(methods).map(([method, operation]) => {
+      const all = [...parameters, ...(operation.parameters ?? [])];
+      return { ...operation, path, method: method.toUpperCase(), parameters: all };
+    }),
+  );
+  for (const operation of operations) place(operation).append(card(api, operation));
+  $("contents").hidden = operations.length <= FEW;
+  $("contents").firstElementChild.append(...operations.filter(({ tags }) => !tags).map(entry));
   $("kinds").append(...(api["x-problems"] ?? []).map(problemRow));
   $("problems").hidden = false;
   // The rows did not exist when the browser looked for #kind.
   if (location.hash) location.replace(location.hash);
 }
 
-function card(api, path, method, operation) {
+// Where an operation stands: one with a tag in that tag's group, which is folded.
+function place({ tags }) {
+  if (!tags) return $("operations");
+  const id = `group-${tags[0].replaceAll(" ", "-")}`;
+  if (!$(id)) {
+    const group = element("details", "group");
+    group.id = id;
+    group.append(element("summary", "", tags[0]));
+    $("operations").append(group);
+  }
+  return $(id);
+}
+
+function entry({ path, method }) {
+  const made = element("li");
+  const link = element("a");
+  link.href = `#${anchor(method, path)}`;
+  link.append(element("span", "method", method), element("code", "", path));
+  made.append(link);
+  return made;
+}
+
+const anchor = (method, path) => `${method}${path}`;
+
+// Paragraphs, and lines that begin with a dash as a list.
+function prose(source) {
+  return source.split("\n\n").filter(Boolean).map((part) => {
+    const lines = part.split("\n");
+    if (!lines.every((line) => line.startsWith("- "))) return text(part);
+    const list = element("ul");
+    list.append(...lines.map((line) => text(line.slice(2), "li")));
+    return list;
+  });
+}
+
+function card(api, operation) {
+  const { path, method } = operation;
   const made = element("section", "card");
+  made.id = anchor(method, path);
   const heading = element("h2");
   heading.append(element("span", "method", method), element("code", "path", path));
   made.append(heading, element("p", "", operation.summary ?? ""));
-  for (const paragraph of (operation.description ?? "").split("\n\n").filter(Boolean)) {
-    if (paragraph !== operation.summary) made.append(text(paragraph));
-  }
-  made.append(element("h3", "", "Try it"), element("pre", "", commands(path, method, operation)));
+  const description = operation.description ?? "";
+  if (description !== operation.summary) made.append(...prose(description));
+  made.append(element("h3", "", "Try it"), element("pre", "", commands(api, operation)));
+  if (operation.parameters.length) made.append(element("h3", "", "Parameters"), parameters(api, operation));
   if (operation.requestBody) {
     made.append(element("h3", "", "Body"));
     made.append(text(Object.keys(operation.requestBody.content).map((type) => `\`${type}\``).join(", ")));
@@ -51,16 +95,18 @@ function card(api, path, method, operation) {
   return made;
 }
 
-function commands(path, method, operation) {
-  const url = new URL(path.slice(1), document.baseURI).href;
-  if (method === "GET") return `curl ${url}`;
-  return bodies(operation.requestBody.content).map((rest) => `curl ${rest} ${url}`).join("\n");
+function commands(api, operation) {
+  const { path, method } = operation;
+  const url = decodeURI(new URL(path.slice(1), document.baseURI).href); // {name} is to be filled in
+  const key = (operation.security ?? api.security)?.length ? '-H "Authorization: Bearer $KEY" ' : "";
+  if (!operation.requestBody) return `curl ${method === "GET" ? "" : `-X ${method} `}${key}${url}`;
+  return bodies(api, operation.requestBody.content).map((rest) => `curl ${key}${rest} ${url}`).join("\n");
 }
 
 // What follows `curl` for each way to send a body, by the content types that the model takes.
-function bodies(content) {
-  const json = JSON.stringify(content["application/json"]?.examples?.one.value ?? {});
-  const asJson = `-H "Content-Type: application/json" -d '${json.replaceAll("'", "'\\''")}'`;
+function bodies(api, content) {
+  const asJson = `-H "Content-Type: application/json" -d '${example(api, content["application/json"])}'`;
+  if (!content["multipart/form-data"]) return [asJson];
   if (content["text/plain"]) {
     return [asJson, "-F file=@one.txt -F file=@two.txt", '-H "Content-Type: text/plain" --data-binary @article.txt'];
   }
@@ -76,6 +122,29 @@ function bodies(content) {
     '-H "Content-Type: image/jpeg" --data-binary @photo.jpg',
     asJson,
   ];
+}
+
+// A body in JSON, as a shell takes it between single quotes.
+function example(api, content) {
+  const first = Object.values(content?.examples ?? {})[0]?.value;
+  const value = first ?? content?.example ?? (content?.schema ? sample(api, content.schema) : {});
+  return JSON.stringify(value).replaceAll("'", "'\\''");
+}
+
+function parameters(api, operation) {
+  const table = element("table");
+  const body = element("tbody");
+  for (const { name, in: where, required, schema, description } of operation.parameters) {
+    const row = element("tr");
+    const cells = [element("td"), element("td"), element("td")];
+    cells[0].append(element("code", "", name));
+    cells[1].textContent = `${kind(api, schema)}, in the ${where}${required ? "" : " (optional)"}`;
+    cells[2].append(text(description ?? "", "span"));
+    row.append(...cells);
+    body.append(row);
+  }
+  table.append(body);
+  return table;
 }
 
 const resolved = (api, schema) =>
@@ -111,6 +180,7 @@ function fields(api, schema, prefix) {
 }
 
 function kind(api, schema) {
+  if (!schema) return "anything";
   if (schema.$ref) return schema.$ref.split("/").at(-1);
   if (schema.anyOf) return schema.anyOf.map((one) => kind(api, one)).join(" or ");
   if (schema.type === "array") return `list of ${kind(api, schema.items)}`;
@@ -133,6 +203,7 @@ function sample(api, schema) {
     const names = (s.required ?? Object.keys(s.properties)).filter((name) => name in s.properties);
     return Object.fromEntries(names.map((name) => [name, sample(api, s.properties[name])]));
   }
+  if (s.example !== undefined) return s.example;
   if (s.type === "array") return s.items?.anyOf ? s.items.anyOf.map((one) => sample(api, one)) : [sample(api, s.items)];
   return { string: "…", integer: 1, number: 0.5, boolean: false, object: {} }[s.type] ?? null;
 }

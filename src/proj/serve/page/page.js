@@ -1,62 +1,101 @@
-// The page at /: an input of the model's kind goes to /predict, and the answer is shown beside it.
+// A model's page: an input of its kind goes to `predict` beside the page, and the answer is shown.
 
 import { Answer } from "./answer.js";
+import { ROOT, carryKey, json } from "./api.js";
 import { $, button, element, number, sentence, words } from "./dom.js";
 import { Photo } from "./photo.js";
 import { Series } from "./series.js";
 import { Text } from "./text.js";
 
-const RETRIES = 3; // while the server's queue is full
+const CHANGED = "proj-changed"; // what is said after the page has loaded itself anew
 const INPUTS = { image: Photo, text: Text, series: Series };
 
 let answer;
+let facts;
+let input;
 let asked = null; // AbortController of the question in flight
 let timer = 0;
 
 async function start() {
-  let facts;
+  links();
   try {
-    const response = await fetch("model");
-    if (!response.ok) throw new Error(await problem(response));
-    facts = await response.json();
+    facts = await json("model", {}, (text) => ($("status").textContent = text));
   } catch (e) {
     $("status").textContent = "";
     $("error").textContent = `The model's facts cannot be read. ${e.message}`;
     $("error").hidden = false;
     return;
   }
-  describe(facts);
+  describe();
   // What an input may do: ask now, ask after a pause, go back to the start, say what is wrong.
-  const input = new INPUTS[facts.modality](facts, { ask, later, reset, fail });
+  input = new INPUTS[facts.modality](facts, { ask, later, reset, fail });
   answer = new Answer(facts, input.hint);
   $("input-heading").textContent = input.heading;
-  listen(input);
-  showSamples(facts.samples, input);
+  listen();
+  showSamples();
   reset();
+  const said = sessionStorage.getItem(CHANGED);
+  sessionStorage.removeItem(CHANGED);
+  if (said) sayChanged(said);
+  linkToAll().catch(() => {}); // the page does without
+}
+
+// The page stands at the server's root or in a model's folder; what is the server's own is at its root.
+function links() {
+  for (const link of document.querySelectorAll("a[data-root]")) link.href = new URL(link.dataset.root, ROOT);
+  for (const id of ["facts-link", "metrics-link"]) carryKey($(id));
+}
+
+async function linkToAll() {
+  if (new URL(".", location.href).pathname === ROOT.pathname) return;
+  const { models } = await json(new URL("models", ROOT));
+  $("all").hidden = models.length < 2;
+}
+
+// A newer model has answered: the page becomes that one's.
+async function renew() {
+  const newer = await json("model");
+  if (newer.model === facts.model) return; // asked of a worker that has not changed yet: the next answer asks again
+  const shape = ({ modality, page_input, kind, preprocess }) => JSON.stringify([modality, page_input, kind, preprocess]);
+  if (shape(newer) !== shape(facts)) {
+    sessionStorage.setItem(CHANGED, newer.model);
+    location.reload(); // it takes inputs of another kind
+    return;
+  }
+  facts = answer.facts = input.facts = newer;
+  describe();
+  showSamples();
+  answer.reset();
+  sayChanged(newer.model);
+}
+
+function sayChanged(model) {
+  $("changed").textContent = `The model has changed: ${model} answers now.`;
+  $("changed").hidden = false;
 }
 
 // Of values: each one's mean absolute error, in its unit.
-function errors(facts) {
+function errors() {
   return facts.names.flatMap((name, i) => {
     const mae = facts.metrics[`${name}_mae`];
     return mae === undefined ? [] : [`${words(name)} ± ${number(mae)} ${facts.units[i]}`];
   });
 }
 
-function describe(facts) {
+function describe() {
   document.title = facts.title;
   $("title").textContent = facts.title;
   $("question").textContent = facts.question;
   $("model").textContent = facts.model;
   const metrics = Object.entries(facts.metrics).map(([name, v]) => `${words(name)} ${number(v)}`);
-  const figures = facts.kind === "values" ? errors(facts) : metrics;
+  const figures = facts.kind === "values" ? errors() : metrics;
   $("metrics").textContent = figures.length ? `${figures.join(", ")} on the ${facts.split} split` : "";
   $("warning").hidden = !facts.warning;
   $("warning").textContent = facts.warning ? sentence(facts.warning) : "";
   $("main").classList.toggle("wide", facts.modality !== "image");
 }
 
-function listen(input) {
+function listen() {
   $("clear").addEventListener("click", () => input.clear());
   $("choose").addEventListener("click", () => $("file").click());
   for (const id of ["file", "camera"]) {
@@ -87,7 +126,8 @@ function listen(input) {
   });
 }
 
-function showSamples(samples, input) {
+function showSamples() {
+  const { samples } = facts;
   $("samples").hidden = !samples.length;
   $("sample-list").replaceChildren(
     ...samples.map((sample) => {
@@ -131,35 +171,18 @@ async function ask(body, type, name = "") {
   asked?.abort();
   const controller = (asked = new AbortController());
   answer.busy(true);
+  const headers = type ? { "Content-Type": type } : {};
+  const wait = (text) => controller === asked && answer.wait(text);
   try {
-    const found = await post(body, type, controller.signal);
+    const found = await json("predict", { method: "POST", body, headers, signal: controller.signal }, wait);
+    if (controller !== asked) return;
+    if (found.model !== facts.model) await renew().catch(() => {}); // the answer stands; the next one tries again
     if (controller === asked) answer.show(found, name);
   } catch (e) {
     if (controller !== asked || e.name === "AbortError") return; // a newer question has taken its place
     fail(e instanceof TypeError ? "The server does not answer. Is it still running?" : e.message);
   } finally {
     if (controller === asked) answer.busy(false);
-  }
-}
-
-async function post(body, type, signal) {
-  const headers = type ? { "Content-Type": type } : {};
-  for (let tried = 0; ; tried++) {
-    const response = await fetch("predict", { method: "POST", body, headers, signal });
-    if (response.ok) return response.json();
-    if (response.status !== 503 || tried === RETRIES) throw new Error(await problem(response));
-    const seconds = Number(response.headers.get("Retry-After")) || 1;
-    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
-    signal.throwIfAborted();
-  }
-}
-
-async function problem(response) {
-  try {
-    const body = await response.json();
-    return sentence(body.detail);
-  } catch {
-    return `The server answered with status ${response.status}.`;
   }
 }
 

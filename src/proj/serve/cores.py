@@ -1,0 +1,32 @@
+"""How many cores the server may use, and how they are shared out."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from proj.serve import cgroup
+from proj.serve.settings import Settings
+
+CORES_A_WORKER = 8  # one event loop feeds so many cores
+
+
+def cores() -> int:
+    """Cores that this process may use: the machine's, an affinity's, or a container's quota, whichever is least.
+
+    A quota of one and a half counts as two: a core that pauses now and then is worth more than none.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup.cores()
+    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+
+
+def shares(settings: Settings) -> tuple[int, int]:
+    """Worker processes, and threads in each, with 0 replaced by what the cores are worth.
+
+    One process keeps two cores as busy as two do, and takes half the memory; its event loop is what limits beyond
+    CORES_A_WORKER.
+    """
+    there = cores()
+    workers = settings.workers or math.ceil(there / CORES_A_WORKER)
+    return workers, settings.threads or max(1, there // workers)

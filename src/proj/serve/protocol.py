@@ -1,0 +1,103 @@
+"""HTTP/1.1 as uvicorn speaks it by httptools, with the limits of this server.
+
+What is no HTTP is answered with a problem; a head that takes too long or grows too large is cut off; connections above
+the limit are answered 503 at once; and a request can see whether its client has hung up.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from proj.serve import board, guard, problems
+from proj.serve.connection import Connection
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from proj.serve.board import Board
+    from proj.serve.settings import Settings
+
+MAX_HEAD_BYTES = 65_536  # of request line and headers together, as most servers and proxies take
+BEYOND = 256  # connections above the limit that still get an answer; those above are closed
+STATE = "proj.connection"
+
+
+class Http(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, shared: Board, settings: Settings, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.board, self.settings = shared, settings
+        self.asker = Connection()
+        self.full = False
+        self.head_bytes = 0
+        self.head_began_s: float | None = time.monotonic()  # None: no head is being waited for
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._count()
+        open_now = self.board.total(board.CONNECTIONS)
+        self.full = open_now > self.settings.connections
+        if open_now > self.settings.connections + BEYOND:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.asker.lost = True
+        super().connection_lost(exc)
+        self._count()
+
+    def _count(self) -> None:
+        self.board.set(board.CONNECTIONS, len(self.connections))
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # nothing is upgraded to: the request is answered as it stands
+        except httptools.HttpParserError as e:
+            self._refuse(400, f"not an HTTP request: {type(e).__name__}")
+            return
+        if self.head_began_s is not None:
+            self.head_bytes += len(data)
+            if self.head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431, f"the request's head has over {MAX_HEAD_BYTES} bytes")
+
+    def on_message_begin(self) -> None:
+        self.head_began_s = time.monotonic()
+        self.head_bytes = 0
+        super().on_message_begin()
+        self.scope["state"][STATE] = self
+
+    def on_headers_complete(self) -> None:
+        self.head_began_s = None
+        super().on_headers_complete()
+
+    def cut_off_if_late(self, now_s: float) -> None:
+        """Close a connection whose request's head does not come. `now_s` is time.monotonic's."""
+        if self.head_began_s is not None and now_s - self.head_began_s > self.settings.head_s:
+            self.head_began_s = None
+            self._refuse(408, f"no whole request came within {self.settings.head_s:g} s")
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer without the application, and close."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:  # else the answer would land within another
+            content = problems.reply("", status, detail)
+            lines = [
+                *guard.SECURITY_HEADERS,
+                (b"content-type", content.media_type),
+                (b"content-length", b"%d" % len(content.body)),
+                (b"connection", b"close"),
+            ]
+            head = b"".join(b"%b: %b\r\n" % line for line in lines)
+            self.transport.write(STATUS_LINE[status] + head + b"\r\n" + content.body)
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg)

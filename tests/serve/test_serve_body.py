@@ -1,0 +1,165 @@
+"""The upload reader: what it counts, when it gives up, and that it costs nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from heads import head
+from starlette.requests import ClientDisconnect
+
+from proj.errors import InputTooLarge, TooSlow
+from proj.serve.body import Body
+from proj.serve.settings import Settings
+
+Sender = Callable[[], Awaitable[dict[str, Any]]]
+
+
+def sender(*parts: bytes | float, end: bool = True) -> Sender:
+    """Chunks, and seconds to wait between them; afterwards nothing comes (`end`: the last chunk says so)."""
+    left = list(parts)
+
+    async def receive() -> dict[str, Any]:
+        while left and isinstance(left[0], float):
+            await asyncio.sleep(left.pop(0))  # type: ignore[arg-type]
+        if not left:
+            await asyncio.sleep(3600)
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or not end}
+
+    return receive
+
+
+def body(receive: Sender, *, mb: float = 1.0, idle_s: float = 30.0, upload_s: float = 60.0, **headers: str) -> Body:
+    settings = Settings(max_upload_mb=mb, idle_s=idle_s, upload_s=upload_s)
+    return Body(receive, head("/predict", "POST", **headers), settings)
+
+
+def test_it_is_read_whole_or_in_parts() -> None:
+    async def main() -> None:
+        made = body(sender(b"a", b"", b"bc"))
+        assert await made.whole() == b"abc"
+        assert made.ended
+        assert [c async for c in body(sender(b"a", b"bc")).chunks()] == [b"a", b"bc"]
+        assert await body(sender(b"")).whole() == b""
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("parts", [(b"a" * 60, b"b" * 41), (b"c" * 101,)])
+def test_too_much_is_refused_whatever_was_declared(parts: tuple[bytes, ...]) -> None:
+    async def main() -> None:
+        with pytest.raises(InputTooLarge):
+            await body(sender(*parts), mb=1e-4, content_length="5").whole()
+        assert await body(sender(b"d" * 100), mb=1e-4).whole() == b"d" * 100
+
+    asyncio.run(main())
+
+
+def test_what_is_declared_too_large_is_refused_before_a_byte() -> None:
+    async def main() -> None:
+        silent = sender()
+        with pytest.raises(InputTooLarge):
+            await body(silent, mb=1e-4, content_length="101").whole()
+        waits = body(silent, mb=1e-4, content_length="101", expect="100-Continue")
+        with pytest.raises(InputTooLarge):
+            await waits.whole()
+        await asyncio.wait_for(waits.discard(), 1)  # it will send nothing, so nothing is waited for
+
+    asyncio.run(main())
+
+
+def test_an_upload_that_stands_still_is_given_up() -> None:
+    async def main() -> None:
+        start = time.monotonic()
+        made = body(sender(b"a", 0.05, b"b", 0.05, b"c", end=False), idle_s=0.15)
+        with pytest.raises(TooSlow, match="stood still"):
+            await made.whole()
+        assert 0.25 - 0.02 <= time.monotonic() - start < 1.0  # the time runs from the last byte
+        assert made.ended
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        await asyncio.sleep(0)  # the request goes on, with its answer
+
+    asyncio.run(main())
+
+
+def test_an_upload_that_drips_is_given_up() -> None:
+    async def main() -> None:
+        start = time.monotonic()
+        drops = [part for _ in range(50) for part in (b"a", 0.02)]
+        with pytest.raises(TooSlow, match="took too long"):
+            await body(sender(*drops), idle_s=10.0, upload_s=0.2).whole()
+        assert 0.18 <= time.monotonic() - start < 0.8
+
+    asyncio.run(main())
+
+
+def test_time_that_the_server_itself_takes_is_not_the_clients() -> None:
+    async def main() -> None:
+        made = body(sender(b"a", b"b", b"c"), idle_s=0.05)
+        for wanted in (b"a", b"b", b"c"):
+            assert await made.next() == wanted
+            await asyncio.sleep(0.12)
+
+    asyncio.run(main())
+
+
+def test_a_request_that_is_ended_from_outside_stays_ended() -> None:
+    async def main() -> None:
+        task = asyncio.create_task(body(sender(), idle_s=5.0).whole())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_a_client_that_hangs_up() -> None:
+    async def main() -> None:
+        async def gone() -> dict[str, Any]:
+            return {"type": "http.disconnect"}
+
+        made = body(gone)
+        with pytest.raises(ClientDisconnect):
+            await made.whole()
+        assert made.ended
+        await made.discard()
+
+    asyncio.run(main())
+
+
+def test_what_is_left_is_thrown_away_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        made = body(sender(b"a" * 101, b"b", b"c"), mb=1e-4)
+        with pytest.raises(InputTooLarge):
+            await made.whole()
+        await made.discard()
+        assert made.ended
+        monkeypatch.setattr("proj.serve.body.DISCARD_S", 0.1)
+        start = time.monotonic()
+        await body(sender(b"a", end=False)).discard()
+        assert time.monotonic() - start < 1.0
+        monkeypatch.setattr("proj.serve.body.DISCARD_BYTES", 10)
+        endless = body(sender(*[b"x" * 4] * 100))
+        await endless.discard()
+        assert not endless.ended
+
+    asyncio.run(main())
+
+
+def test_no_timer_is_left_behind() -> None:
+    async def main() -> None:
+        made = body(sender(b"a", b"b"))
+        await made.whole()
+        assert made._timer is None
+        large = body(sender(b"a" * 200, end=False), mb=1e-4)
+        with pytest.raises(InputTooLarge):
+            await large.whole()
+        assert large._timer is None
+
+    asyncio.run(main())

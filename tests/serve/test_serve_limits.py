@@ -1,0 +1,163 @@
+"""Those who ask badly: slow heads, endless heads, no HTTP, too many at once, and clients that hang up."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from bundles import make_bundle
+from serving import Server, drawing, free_log
+
+
+@pytest.fixture(scope="module")
+def slow(folder: Path) -> Iterator[Server]:
+    """A model that takes a tenth of a second, one thread, and little patience."""
+    bundle = make_bundle(folder / "patient", work=600)
+    flags = {"threads": 1, "workers": 1, "head_s": 0.5, "connections": 12, "queue_size": 64, "max_inputs": 8}
+    with Server(bundle, free_log(folder), **flags) as running:
+        yield running
+
+
+def connect(server: Server) -> socket.socket:
+    parts = urlsplit(server.url)
+    assert parts.hostname is not None
+    return socket.create_connection((parts.hostname, parts.port or 80), timeout=10)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    got = b""
+    while chunk := sock.recv(65536):
+        got += chunk
+    return got
+
+
+def problem(answer: bytes) -> dict[str, Any]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head
+    made: dict[str, Any] = json.loads(body)
+    return made
+
+
+def request(picture: bytes, *lines: bytes, path: bytes = b"/predict") -> bytes:
+    head = [b"POST " + path + b" HTTP/1.1", b"Host: localhost", b"Content-Length: %d" % len(picture), *lines]
+    return b"\r\n".join([*head, b"", picture])
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /predict HTTP/1.1\r\nHost: loc"], ids=["nothing", "half a head"])
+def test_a_head_that_does_not_come_is_cut_off(slow: Server, sent: bytes) -> None:
+    with connect(slow) as sock:
+        sock.sendall(sent)
+        start = time.monotonic()
+        answer = read_all(sock)
+        assert 0.4 < time.monotonic() - start < 5
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert problem(answer)["status"] == 408
+
+
+def test_a_head_without_end_is_refused(slow: Server) -> None:
+    with connect(slow) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"X-Filler: " + b"a" * 70_000)
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert problem(answer)["title"] == "Headers too large"
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"\0" * 100])
+def test_what_is_no_http_is_a_problem(slow: Server, sent: bytes) -> None:
+    with connect(slow) as sock:
+        sock.sendall(sent)
+        assert problem(read_all(sock))["status"] == 400
+    assert slow.client.get("/health").status_code == 200
+
+
+def test_connections_above_the_limit_are_refused_and_the_others_go_on(slow: Server) -> None:
+    held = [connect(slow) for _ in range(12)]
+    try:
+        for sock in held[:-1]:
+            sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answers = [sock.recv(65536).split(b"\r\n", 1)[0] for sock in held[:-1]]
+        assert b"HTTP/1.1 200 OK" in answers
+        with connect(slow) as late:
+            late.sendall(request(drawing()))
+            answer = read_all(late)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: " in answer.lower()
+        assert "too many connections" in problem(answer)["detail"]
+    finally:
+        for sock in held:
+            sock.close()
+    deadline = time.monotonic() + 5
+    while slow.client.get("/health").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def counted(server: Server, reason: str) -> float:
+    for line in server.client.get("/metrics").text.splitlines():
+        if line.startswith("proj_dropped_inputs_total{") and f'reason="{reason}"' in line:
+            return float(line.rsplit(" ", 1)[1])
+    return 0.0
+
+
+def test_work_of_a_client_that_hung_up_is_dropped_before_it_runs(slow: Server) -> None:
+    before = counted(slow, "gone")
+    socks = [connect(slow) for _ in range(6)]
+    for sock in socks:
+        sock.sendall(request(drawing()))
+    time.sleep(0.05)
+    for sock in socks:
+        sock.close()
+    deadline = time.monotonic() + 10
+    while counted(slow, "gone") - before < 4:  # the first one or two had begun
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_request_that_cannot_wait_is_told_so_and_its_input_is_not_run(slow: Server) -> None:
+    before = counted(slow, "late")
+    first = connect(slow)
+    first.sendall(request(drawing()))
+    time.sleep(0.02)
+    late = slow.client.post("/predict", content=drawing(), headers={"X-Timeout-Ms": "1"})
+    assert late.status_code == 503
+    assert late.headers["retry-after"] == "1"
+    assert "waited too long" in late.json()["detail"]
+    assert counted(slow, "late") - before == 1
+    assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
+    first.close()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "abc", "1.5", ""])
+def test_a_deadline_that_is_no_number_is_refused(slow: Server, value: str) -> None:
+    answer = slow.client.post("/predict", content=drawing(), headers={"X-Timeout-Ms": value})
+    assert answer.status_code == 400
+    assert "X-Timeout-Ms" in answer.json()["detail"]
+
+
+def test_top_keeps_the_most_probable_classes(slow: Server) -> None:
+    whole = slow.client.post("/predict", content=drawing()).json()
+    three = slow.client.post("/predict?top=3", content=drawing()).json()
+    best = sorted(whole["probabilities"], key=whole["probabilities"].get, reverse=True)[:3]
+    assert list(three["probabilities"]) == best
+    assert three["label"] == whole["label"]
+
+
+@pytest.mark.parametrize("query", ["top=0", "top=-1", "top=x", "top=", "top=1&top=2"])
+def test_a_top_that_is_no_number_is_refused(slow: Server, query: str) -> None:
+    answer = slow.client.post(f"/predict?{query}", content=drawing())
+    assert answer.status_code == 400
+    assert "top" in answer.json()["detail"]
+
+
+def test_pipelined_requests_are_answered_in_their_order(slow: Server) -> None:
+    with connect(slow) as sock:
+        sock.sendall(request(drawing(1)) + request(b"", path=b"/nowhere") + request(drawing(2), b"Connection: close"))
+        answers = read_all(sock)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answers) == [b"200", b"404", b"200"]
