@@ -20,7 +20,7 @@ from proj import bundle
 
 
 def test_a_full_queue_refuses_at_once_and_answers_what_it_took(folder: Path) -> None:
-    built = make_bundle(folder / "slow", work=3000)
+    built = make_bundle(folder / "slow", work=1000)
     with Server(built, free_log(folder), queue_size=1, max_inputs=1, max_batch=1, threads=1) as server:
 
         def ask(seed: int) -> tuple[int, float, str | None]:

@@ -27,9 +27,10 @@ from tritonclient.utils import InferenceServerException
 from proj import infer
 from proj.errors import InputTooLarge
 from proj.serve import board, v2, v2_openapi
+from proj.serve.connection import Connection
 from proj.serve.head import Head
 from proj.serve.metrics import Metrics
-from proj.serve.queue import Connection, Queue
+from proj.serve.queue import Queue
 from proj.serve.reply import Reply
 from proj.serve.settings import Settings
 from proj.serve.slots import Slot

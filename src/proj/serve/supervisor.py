@@ -38,9 +38,9 @@ FOR_IMAGES = ("cv2", "simplejpeg")
 def serve(sources: Mapping[str, Source], settings: Settings, work: Callable[..., None]) -> int:
     """Serve what each name stands for until a signal asks to stop. Call it from the main thread.
 
-    `work` is what a worker process does: see `workers.Workers`. Returns 0 when every request in flight was answered before the end, 1 when some were cut off. Raises
-    BundleError (a bundle is refused), ResourceError (port in use, workers that cannot start), ConfigError
-    (host not ours).
+    `work` is what a worker process does: see `workers.Workers`. Returns 0 when every request in flight was answered
+    before the end, 1 when some were cut off. Raises BundleError (a bundle is refused), ResourceError (port in use,
+    workers that cannot start), ConfigError (host not ours).
     """
     workers, threads = cores.shares(settings)
     settings = settings.model_copy(update={"workers": workers, "threads": threads})

@@ -42,12 +42,12 @@ WBITS = {"gzip": 31, "deflate": 15}
 _PARSING = threading.Lock()  # of large bodies one at a time: it needs the interpreter, and much memory
 
 
-class _NotFound(ProjError):
-    http_status = 404
+class _Refused(Exception):
+    """What the path or the method alone decides."""
 
-
-class _WrongMethod(ProjError):
-    http_status = 405
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
 
 
 async def answer(app: App, head: Head, body: Body, asker: Connection) -> tuple[str, Reply]:
@@ -57,9 +57,9 @@ async def answer(app: App, head: Head, body: Body, asker: Connection) -> tuple[s
     try:
         try:
             if not template:
-                raise _NotFound(f"nothing at {head.path[:200]}")
+                raise _Refused(404, f"nothing at {head.path[:200]}")
             if head.method != method and not (method == "GET" and head.method == "HEAD"):
-                raise _WrongMethod(f"{head.method} is not possible here", found=f"{method} is")
+                raise _Refused(405, f"{head.method} is not possible here; {method} is")
             slot = _slot(app, name, version)
             if slot is None:
                 return template, _of_server(app, action)
@@ -68,8 +68,10 @@ async def answer(app: App, head: Head, body: Body, asker: Connection) -> tuple[s
             return template, _of_model(app, slot, action)
         finally:
             await body.discard()  # a client that is still sending would not see the answer
+    except _Refused as e:
+        return template or "other", error(e.status, str(e), {"allow": method} if e.status == 405 else {})
     except ProjError as e:
-        return template or "other", _failed(e, {"allow": method} if isinstance(e, _WrongMethod) else {})
+        return template or "other", _failed(e)
     except ClientDisconnect:
         raise
     except Exception as e:  # the model's own too; as text, since values would be people's data
@@ -90,11 +92,11 @@ def error(status: int, detail: str, headers: Mapping[str, str] | None = None) ->
     return Reply(status, orjson.dumps({"error": detail}), headers=problems.raw(headers))
 
 
-def _failed(e: ProjError, headers: Mapping[str, str]) -> Reply:
+def _failed(e: ProjError) -> Reply:
     if e.http_status >= 500 and not isinstance(e, Busy):
         logger.error("{}", e)
         return error(e.http_status, "the server cannot answer; its log says why")
-    return error(400 if e.http_status == 422 else e.http_status, str(e), headers)
+    return error(400 if e.http_status == 422 else e.http_status, str(e))
 
 
 def _route(path: str) -> tuple[str, str, str, str]:
@@ -123,16 +125,15 @@ def _route(path: str) -> tuple[str, str, str, str]:
 
 
 def _slot(app: App, name: str, version: str) -> Slot | None:
-    """None where the whole server is asked. Raises _NotFound."""
+    """None where the whole server is asked. Raises _Refused."""
     if not name:
         return None
     slot = app.slots.get(name)
     if slot is None:
-        raise _NotFound(f"there is no model {name[:100]!r}", found=f"served are {', '.join(app.slots)}")
+        raise _Refused(404, f"there is no model {name[:100]!r}; served are {', '.join(app.slots)}")
     if version and slot.manifest.version != version:
-        raise _NotFound(
-            f"the model {name!r} has no version {version[:100]!r}", found=f"served is {slot.manifest.version!r}"
-        )
+        served = slot.manifest.version
+        raise _Refused(404, f"the model {name!r} has no version {version[:100]!r}; served is {served!r}")
     return slot
 
 
@@ -242,7 +243,7 @@ async def _infer(app: App, slot: Slot, version: str, head: Head, body: Body, ask
             raise
         raise Busy("the model was replaced meanwhile", next="try again") from None
     if version and model.manifest.version != version:
-        raise _NotFound(f"the model {slot.name!r} has no version {version!r} any more")
+        raise _Refused(404, f"the model {slot.name!r} has no version {version!r} any more")
     return _reply(asked, slot, model, y)
 
 
