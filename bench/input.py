@@ -1,6 +1,7 @@
 """Images/s of the input against the number of workers: mapped rows in whole batches, beside decoding each photo.
 
     python bench/input.py [PHOTOS] [--plot input.png] [--workers 0 1 2 4] [--rounds 5]
+    python bench/input.py --each            each kind of augmentation by itself: the figures of docs/augmentation.md
 
 Five ways to batches of 32, in turns within each round, so that a busy machine slows them alike:
 
@@ -12,7 +13,8 @@ Five ways to batches of 32, in turns within each round, so that a busy machine s
                 same floats, without any augmentation
 
 Without PHOTOS (a folder, searched through) synthetic JPEGs of 384 x 288 are made. All files are in the page cache. The
-table has the median of the rounds, and the lowest and highest; the plot has these as bars.
+table has the median of the rounds, and the lowest and highest; the plot has these as bars. With --each batches of 32
+random RGB pictures of 224 x 224 are changed on one thread.
 """
 
 from __future__ import annotations
@@ -35,15 +37,29 @@ from torch.utils.data import DataLoader, Dataset
 from proj.config import Augment
 from proj.preprocess import views
 from proj.preprocess.spec import ImageSpec
-from proj.train import augment
+from proj.train import augment, mix
 from proj.train.data import Batches
 from proj.train.images import Pixels
+from proj.train.memory import keep_freed
 
 SPEC = ImageSpec(height_px=224, width_px=298)
 SIZE = 32
 AUGMENT = {
     "flipped": Augment(flip=True),
     "augmented": Augment(flip=True, rotate_deg=15, shift=0.1, scale=0.2, brightness=0.2, contrast=0.2),
+}
+EACH = {
+    "flip": Augment(flip=True),
+    "rotate_deg, shift, scale": Augment(rotate_deg=15, shift=0.1, scale=0.2),
+    "crop": Augment(crop=0.35),
+    "brightness, contrast": Augment(brightness=0.2, contrast=0.2),
+    "and saturation, hue_deg": Augment(brightness=0.2, contrast=0.2, saturation=0.2, hue_deg=10),
+    "randaugment=1": Augment(randaugment=1),
+    "randaugment=2": Augment(randaugment=2),
+    "grid_dropout": Augment(grid_dropout=0.3),
+    "mixup": Augment(mixup=0.2),
+    "cutmix": Augment(cutmix=1.0),
+    "flip, crop, brightness, contrast": Augment(flip=True, crop=0.35, brightness=0.2, contrast=0.2),
 }
 WAYS = ("rows", "pixels", *AUGMENT, "pillow")
 Rates = dict[tuple[str, int], list[float]]
@@ -140,6 +156,28 @@ def measure(files: list[Path], x: np.ndarray[Any, Any], workers: list[int], roun
     return rates
 
 
+def each(rounds: int, seconds: float) -> None:
+    """Images/s of each kind of augmentation, in turns: median, lowest and highest of the rounds."""
+    torch.set_num_threads(1)
+    keep_freed()  # as a training does
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (SIZE, 224, 224, 3), dtype=np.uint8))
+    x, y = Pixels((224, 224, 3), 0)(pixels), torch.eye(6)[torch.arange(SIZE) % 6]
+    rates: dict[str, list[float]] = {name: [] for name in EACH}
+    for i in range(rounds):
+        for name in reversed(EACH) if i % 2 else EACH:
+
+            def one_pass(a: Augment = EACH[name]) -> Iterable[int]:
+                for step in range(4):
+                    g = augment.generator(0, step)
+                    mix.mixed(augment.pictures(x, a, g), y, a, g)
+                    yield SIZE
+
+            rates[name].append(rate(one_pass, seconds))
+        print(f"round {i + 1} of {rounds}", file=sys.stderr)
+    for name, r in rates.items():
+        print(f"{name:<34}{statistics.median(r):>8,.0f} ({min(r):,.0f} to {max(r):,.0f}) images/s")
+
+
 def show(rates: Rates, workers: list[int]) -> None:
     print(f"{'images/s':<10}" + "".join(f"{f'{w} workers':>26}" for w in workers))
     for way in WAYS:
@@ -178,9 +216,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.7, help="of each measurement, at least")
+    parser.add_argument("--each", action="store_true", help="kinds of augmentation")
     parser.add_argument("--most", type=int, default=512, help="photos")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more than there are cores: that is shown
+    if args.each:
+        each(args.rounds, args.seconds)
+        return
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made"
         made.mkdir()

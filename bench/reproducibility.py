@@ -5,8 +5,9 @@
     python bench/reproducibility.py --source image=PHOTOS --source text=POSTS.csv    on real data
 
 Each training is a `proj train` process of its own in a temporary project of its own, with dropout and augmentation on;
-the second one has other loads beside it (--load processes that compute), which must change nothing. Compared are
-the hashes of best.ckpt's and last.ckpt's weights, of the test split's answers and of the exported graph.
+the second one has other loads beside it (--load processes that compute) and the system's own allocator, which must
+change nothing. Compared are the hashes of best.ckpt's and last.ckpt's weights, of the test split's answers and of the
+exported graph. Exit code 1 when one differs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,13 +30,14 @@ TASKS = {
 BUSY = "import math\nwhile True: math.sqrt(2.0)"
 
 
-def train(words: list[str], load: int) -> dict[str, str]:
-    """Hashes of what a training ends in."""
+def train(words: list[str], load: int, allocator: str) -> dict[str, str]:
+    """Hashes of what a training ends in. `allocator`: as PROJ_ALLOCATOR names it; "": the fastest."""
     busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(load)]
     try:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "proj", "train", *words, "--json"]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            env = {**os.environ, "PROJ_ALLOCATOR": allocator}
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
             if done.returncode:
                 sys.exit(done.stderr[-4000:])
             return hashes(Path(json.loads(done.stdout)["run"]))
@@ -64,11 +67,12 @@ def hashes(run: Path) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of every training, as proj train takes them")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all four")
+    parser.add_argument("--epochs", type=int, default=3, help="default 3")
     parser.add_argument("--load", type=int, default=1, help="processes that compute beside the second training")
-    parser.add_argument("--source", action="append", default=[], metavar="TASK=PATH")
+    parser.add_argument("--source", action="append", default=[], metavar="TASK=PATH",
+                        help="real data of one of --tasks; repeatable")  # fmt: skip
     args = parser.parse_args()
     sources = dict(s.split("=", 1) for s in args.source)
     odd = 0
@@ -76,7 +80,7 @@ def main() -> None:
     for task in args.tasks:
         source = str(Path(sources[task]).resolve()) if task in sources else "sample"
         words = [*TASKS[task], f"data.source={source}", f"trainer.max_epochs={args.epochs}", *args.overrides]
-        first, second = train(words, 0), train(words, args.load)
+        first, second = train(words, 0, ""), train(words, args.load, "off")
         for what, value in first.items():
             same = value == second[what]
             odd += not same

@@ -148,12 +148,12 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--kills", type=int, default=25)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of every training, as proj train takes them")
+    parser.add_argument("--kills", type=int, default=25, help="of each case; default 25")
+    parser.add_argument("--epochs", type=int, default=60, help="so many that all kills fall into them; default 60")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all four")
     parser.add_argument("--photos", type=Path, help="a folder of class folders; default: digits")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     os.environ["NO_COLOR"] = "1"
     photos = ["task=trashnet", "model=small", f"data.source={args.photos.resolve()}"] if args.photos else []

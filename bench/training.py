@@ -3,6 +3,7 @@
     python bench/training.py PHOTOS --peers /path/to/peers/bin/python               every row, about an hour
     python bench/training.py PHOTOS --rows step start tiny checkpoint               what needs no peers
     python bench/training.py PHOTOS --peers ... --rows full --backbones resnet18 --images 300 --pairs 1    a look
+    python bench/training.py PHOTOS --peers ... --rows accuracy --weights FILE      are both as good? ten minutes a seed
 
 PHOTOS is a folder with one folder a class (TrashNet's). The peers live in an environment of their own:
 
@@ -20,11 +21,16 @@ frozen      a frozen backbone, 10 epochs: start of the process to weights on dis
 start       start of the process to the end of the first step, against importing torch, pytorch_lightning and timm
 tiny        steps/s of a tiny network on digits, against a raw loop with PyTorch's default AdamW, one thread
 checkpoint  the share of its time that the loop is blocked by a checkpoint every 30 s
+accuracy    test accuracy of full trainings, against Lightning + torchvision's ImageFolder: mean and spread over
+            --seeds seeds of --accuracy-epochs epochs, --accuracy-backbone with --weights (else random ones); only when
+            it is named. Its noise is two standard errors of the difference. Theirs then has our recipe throughout: its
+            classifier starts at zero and gradients are clipped at 1.
 
 Equal on all sides: the photos of each split, 224 x 224 squashed, backbone from random weights, batch, epochs, learning
-rate, AdamW with its weight decay, mirroring at random. Ours is `proj train` in a temporary project, its data prepared
-beforehand (that time is printed apart). Images/s are of the training steps from the second epoch on, an epoch's first
-fetch included, validation not; bench/peers/clock.py takes them on every side. Exit code 1 when a bar is missed.
+rate, AdamW with its weight decay, warm-up and cosine, mirroring at random. Ours is `proj train` in a temporary project,
+its data prepared beforehand (that time is printed apart). Images/s are of the training steps from the second epoch on,
+an epoch's first fetch included, validation not; bench/peers/clock.py takes them on every side. Exit code 1 when a bar
+is missed.
 """
 
 from __future__ import annotations
@@ -43,10 +49,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from training_accuracy import Equal
+from training_accuracy import lines as equal_lines
 from training_sides import Photos, SideError, Sides, Times, machine, versions
 from training_table import Line, aligned, order, table
 
-ROWS = ("full", "peers", "step", "frozen", "start", "tiny", "checkpoint")
+ROWS = ("full", "peers", "step", "frozen", "start", "tiny", "checkpoint", "accuracy")
+BARS = ROWS[:-1]  # what runs unless rows are named
 FULL = {"mobilenetv3_small_100": 2.2, "resnet18": 2.2, "tf_efficientnet_lite0": 2.5}
 PEERS, STEP, FROZEN, FROZEN_ALONE, START, TINY, BLOCKED = 1.8, 0.93, 5.0, 20.0, 1.4, 0.5, 0.02
 SCRIPTS = {"lightning": "lightning_folder.py", "fastai": "fastai_learner.py", "timm": "timm_train.py"}
@@ -80,6 +89,7 @@ class Bench:
         self.made: dict[int, Photos] = {}
         self.ran: list[dict[str, Any]] = []
         self.settings: dict[str, dict[str, Any]] = {}  # what our rules settled, by backbone
+        self.equal: list[Equal] = []
 
     def photos(self, default: int) -> Photos:
         images = default if self.args.images is None else self.args.images
@@ -115,7 +125,7 @@ class Bench:
         flags = ["--bf16"] * ("bf16" in str(settled["precision"])) + ["--compile"] * (settled["compile"] == "always")
         said = self.sides.loop("step_alone.py", "--backbone", backbone, "--batch", str(self.args.batch),
                                "--size", str(self.args.size), "--steps", str(steps), "--device", self.sides.device,
-                               "--threads", str(settled["threads"]), *flags)  # fmt: skip
+                               "--threads", str(settled["threads"]), *flags, best=True)  # fmt: skip
         return said["images_per_s"]
 
     def lacks(self, peer: str) -> str:
@@ -288,6 +298,31 @@ def blocked_s(log: str) -> list[float]:
     return [float(ms) / 1000 for ms in re.findall(r"checkpoint.* blocked ([0-9.]+) ms", log)]
 
 
+def accuracy(bench: Bench) -> Iterator[Line]:
+    """A seed after the other, there and back. Nothing of it is a line: what counts are means and spreads."""
+    yield from ()
+    args, photos = bench.args, bench.photos(0)
+    made = f"{'given' if args.weights else 'random'} weights, {args.accuracy_epochs} epochs, {args.seeds} seeds"
+    found = Equal(f"{args.accuracy_backbone}, {made}", "lightning", photos.rows["test"])
+    found.missing = bench.lacks("lightning")
+    bench.equal.append(found)
+    if found.missing:
+        return
+    file = [f"model.weights='{args.weights.resolve()}'"] if args.weights else []
+    theirs = ["--zero-head", "--clip", "1", *(["--weights", str(args.weights.resolve())] if args.weights else [])]
+    training = (photos, args.accuracy_backbone, args.accuracy_epochs)
+    for seed in range(args.seeds):
+        sides = {
+            "ours": partial(bench.ours, *training, "augment.flip=true", f"seed={seed}", *file),
+            "lightning": partial(bench.peer, "lightning", *training, "--flip", "--seed", str(seed), *theirs),
+        }
+        for name in order(list(sides), seed):
+            got = sides[name]()
+            say(f"accuracy, seed {seed}: {name} {_shown(got)}")
+            bench.ran.append({"what": f"accuracy, {args.accuracy_backbone}", "side": name, "seed": seed, **_plain(got)})
+            (found.ours if name == "ours" else found.theirs).append(got.accuracy)
+
+
 def accuracies(ran: list[dict[str, Any]]) -> list[str]:
     """Test accuracy and whole-process seconds of every side, medians over the rounds."""
     rows = [["training", "side", "test accuracy", "process to weights"]]
@@ -303,13 +338,17 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a folder with one folder a class")
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="of the peers' environment")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(BARS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--backbones", nargs="+", default=list(FULL), metavar="NAME", help="of full, peers and step")
     parser.add_argument("--pairs", type=int, default=3, help="rounds; every second one runs backwards")
     parser.add_argument("--images", type=int, help=f"photos, 0: all; default: {IMAGES}, with frozen all")
     parser.add_argument("--epochs", type=int, default=3, help="of a full training; the first is not timed")
     parser.add_argument("--frozen-epochs", type=int, default=10)
     parser.add_argument("--tiny-epochs", type=int, default=15)
+    parser.add_argument("--seeds", type=int, default=3, help="of the row accuracy")
+    parser.add_argument("--accuracy-epochs", type=int, default=8)
+    parser.add_argument("--accuracy-backbone", default="mobilenetv2_100", metavar="NAME")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of --accuracy-backbone, .safetensors")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, default=224, help="pixels of both sides")
     parser.add_argument("--workers", type=int, default=2, help="of the peers' loaders")
@@ -318,13 +357,24 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=1800, metavar="SECONDS", help="that one process may take")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
     args = parser.parse_args(words)
-    for name, least in {"pairs": 1, "epochs": 2, "frozen_epochs": 1, "tiny_epochs": 2, "batch": 2, "size": 32}.items():
+    for name, least in {
+        "pairs": 1,
+        "epochs": 2,
+        "frozen_epochs": 1,
+        "tiny_epochs": 2,
+        "batch": 2,
+        "size": 32,
+        "seeds": 1,
+        "accuracy_epochs": 1,
+    }.items():
         if getattr(args, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be {least} or more")
     if args.images is not None and args.images < 0:
         parser.error("--images must be 0 or more")
     if not args.photos.is_dir():
         parser.error(f"{args.photos} is not a folder")
+    if args.weights and not args.weights.is_file():
+        parser.error(f"{args.weights} is not a file")
     return args
 
 
@@ -332,7 +382,7 @@ def main() -> int:
     args = arguments()
     rows: dict[str, Callable[[Bench], Iterator[Line]]] = {
         "full": full, "peers": full, "step": full, "frozen": frozen, "start": start, "tiny": tiny,
-        "checkpoint": checkpoint,
+        "checkpoint": checkpoint, "accuracy": accuracy,
     }  # fmt: skip
     lines: list[Line] = []
     failed = False
@@ -357,16 +407,19 @@ def main() -> int:
             except SideError as e:  # the other rows are still worth an hour
                 say(f"error: {do.__name__}: {e}")
                 failed = True
-    print("\n".join([*table(lines), "", *accuracies(bench.ran)]))
+    shown = [table(lines)] if lines else []
+    shown += [aligned(equal_lines(bench.equal))] if bench.equal else []
+    print("\n\n".join("\n".join(part) for part in [*shown, accuracies(bench.ran)] if part))
     for backbone, settled in bench.settings.items():
         print(f"our rules settled for {backbone}: " + ", ".join(f"{k} {v}" for k, v in settled.items()))
     if args.json:
         asked = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
         made = [{"rows": p.rows, "prepare_s": p.prepare_s, "block": p.block} for p in bench.made.values()]
         content = {"machine": machine(), "versions": {"ours": here, "peers": met}, "asked": asked, "photos": made,
-                   "settled": bench.settings, "lines": [x.content() for x in lines], "ran": bench.ran}  # fmt: skip
+                   "settled": bench.settings, "lines": [x.content() for x in lines],
+                   "equal": [x.content() for x in bench.equal], "ran": bench.ran}  # fmt: skip
         args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return int(failed or any(x.holds is False for x in lines))
+    return int(failed or any(x.holds is False for x in [*lines, *bench.equal]))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from proj.train import allocator
+
 PEERS = Path(__file__).parent / "peers"
 CLOCK, STOP = "BENCH_CLOCK", "BENCH_STOP"  # as peers/clock.py reads them
 # What this shell may have set for other work: each side starts bare, and its own settings count.
@@ -148,9 +150,10 @@ class Sides:
         """Run it by our Python."""
         self._run([sys.executable, "-c", text], self.folder)
 
-    def loop(self, script: str, *words: str) -> dict[str, float]:
-        """What a raw loop says, run by our Python: the same torch as `proj train` has."""
-        return dict(json.loads(self._run([sys.executable, str(PEERS / script), *words], self.folder)))
+    def loop(self, script: str, *words: str, best: bool = False) -> dict[str, float]:
+        """What a raw loop says, run by our Python: the torch that `proj train` has; with `best` its allocator too."""
+        env = allocator.fastest({}) if best else {}
+        return dict(json.loads(self._run([sys.executable, str(PEERS / script), *words], self.folder, **env)))
 
     def proj(self, *words: str) -> dict[str, Any]:
         said: dict[str, Any] = json.loads(self._run([sys.executable, "-m", "proj", *words, "--json"], self.project))

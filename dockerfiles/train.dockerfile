@@ -33,6 +33,11 @@ ENV PATH=/opt/proj/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/proj \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp USER=proj LOGNAME=proj XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# The allocator: as process 1 `proj train` does not start itself anew for it (src/proj/train/allocator.py).
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends libjemalloc2 && rm -rf /var/lib/apt/lists/*
+ENV LD_PRELOAD=libjemalloc.so.2 \
+    MALLOC_CONF=thp:always,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0
 RUN mkdir -m 0777 data models
 COPY --from=project /opt/proj /opt/proj
 COPY configs configs

@@ -55,7 +55,13 @@ class Classifier(pl.LightningModule):
     def __init__(self, args, classes: int, total_steps: int) -> None:
         super().__init__()
         self.args, self.total_steps = args, total_steps
-        self.net = timm.create_model(args.backbone, pretrained=False, num_classes=classes)
+        given = {"file": args.weights, "hf_hub_id": None, "url": ""} if args.weights else None
+        self.net = timm.create_model(
+            args.backbone, pretrained=bool(given), pretrained_cfg_overlay=given, num_classes=classes
+        )
+        if args.zero_head:
+            for p in self.net.get_classifier().parameters():
+                torch.nn.init.zeros_(p)
         if args.freeze:
             self.net.requires_grad_(False)
             self.net.get_classifier().requires_grad_(True)
@@ -127,6 +133,7 @@ def main() -> None:
         accelerator=args.device,
         devices=1,
         max_epochs=args.epochs,
+        gradient_clip_val=args.clip or None,
         logger=CSVLogger(args.out),
         callbacks=[ModelCheckpoint(args.out / "weights", monitor="val/loss", save_last=True), *clock.callbacks()],
         default_root_dir=args.out,

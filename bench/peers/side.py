@@ -24,6 +24,9 @@ def asked(doc: str | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--flip", action="store_true")
     parser.add_argument("--freeze", action="store_true")
+    parser.add_argument("--zero-head", action="store_true", help="the classifier starts at zero")
+    parser.add_argument("--clip", type=float, default=0.0, help="the gradient's norm, at most; 0: any")
+    parser.add_argument("--weights", default="", help="a file for the backbone; default: random ones")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """A training step by itself, on one random batch, with the best settings: no input, no log, no validation.
 
-Channels-last, fused AdamW, an allocator that keeps what is freed; bf16, compilation and threads as asked. Prints
-{"images_per_s": ...}. Run by bench/training.py.
+Channels-last, fused AdamW, an allocator that keeps what is freed (bench/training.py starts it with the one that `proj
+train` chooses); bf16, compilation and threads as asked. Prints {"images_per_s": ...}. Run by bench/training.py.
 """
 
 from __future__ import annotations

@@ -77,6 +77,14 @@ def make(path: Path, *, engine: Name = "onnxruntime", precision: Precision = "fp
     return OpenVino(path, precision, threads) if engine == "openvino" else OnnxRuntime(path, threads)
 
 
+def onnxruntime() -> Any:
+    """The package. Since 1.31 it would send its makers telemetry, from a thread that begins with the import."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime as ort
+
+    return ort
+
+
 class OnnxRuntime:
     """One session for all threads; batches gain nothing on a CPU.
 
@@ -88,8 +96,7 @@ class OnnxRuntime:
     best_batch = 1
 
     def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime as ort
-
+        ort = onnxruntime()
         self.name = "onnxruntime fp32"
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads

@@ -69,9 +69,8 @@ def pictures(x: Tensor, a: Augment, g: torch.Generator) -> Tensor:
     placed = bool(a.rotate_deg or a.shift or a.scale)
     if a.flip:
         # Sampling works on planes of colour, one after another: the copy is made so at once.
-        y = x.clone(memory_format=torch.contiguous_format if placed or a.crop else torch.preserve_format)
-        rows = (torch.rand(len(x), generator=g) < 0.5).nonzero()[:, 0].to(x.device)
-        x = y.index_copy_(0, rows, y[rows].flip(-1))
+        x = x.clone(memory_format=torch.contiguous_format if placed or a.crop else torch.preserve_format)
+        mirror_(x, (torch.rand(len(x), generator=g) < 0.5).nonzero()[:, 0])
     if placed or a.crop:
         theta = geometry.drawn(len(x), x.shape[-1] / x.shape[-2], a, g)
         theta = geometry.cropped(theta, a.crop, g) if a.crop else theta
@@ -79,6 +78,16 @@ def pictures(x: Tensor, a: Augment, g: torch.Generator) -> Tensor:
     x = colour.changed(x, a, g)
     x = randaugment.changed(x, a.randaugment, a.randaugment_magnitude, g)
     return erased(x, a.grid_dropout, g) if a.grid_dropout else x
+
+
+def mirror_(x: Tensor, rows: Tensor) -> None:
+    """Turn these rows about, left to right, in place. On a CPU one by one: all at once takes seven times as long."""
+    if x.device.type == "cpu":
+        for i in rows.tolist():
+            x[i] = x[i].flip(-1)
+    else:
+        rows = rows.to(x.device)
+        x.index_copy_(0, rows, x[rows].flip(-1))
 
 
 def erased(x: Tensor, share: float, g: torch.Generator) -> Tensor:

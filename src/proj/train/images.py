@@ -28,7 +28,7 @@ class Pixels(nn.Module):
         self.resize = self.size != (h, w)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 3, 1, 2).float() / 255
+        x = x.permute(0, 3, 1, 2).float().div_(255)
         return F.interpolate(x, size=self.size, mode="bilinear", align_corners=False) if self.resize else x
 
 

@@ -7,6 +7,8 @@ import sys
 
 from loguru import logger
 
+from proj.train import allocator
+
 # mallopt's parameters, from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
@@ -15,8 +17,10 @@ def keep_freed() -> bool:
     """Let glibc keep what is freed instead of giving it back to the system and asking again.
 
     A network on the CPU frees and takes the same large blocks in every layer; each time the system zeroes every page
-    anew. bench/allocator.py measures it. Returns False, and says so in the log, where there is no glibc.
+    anew. allocator.py does more where it may start the process; this is for all others. bench/allocator.py measures
+    both. Returns False, and says so in the log, where there is no glibc.
     """
+    logger.debug("allocator: {}", allocator.current() or "unknown")
     try:
         if not sys.platform.startswith("linux"):
             raise OSError(f"{sys.platform} has no glibc")

@@ -63,7 +63,7 @@ def mix(x: Tensor, y: Tensor, alpha: float, g: torch.Generator) -> tuple[Tensor,
     other = torch.randperm(len(x), generator=g).to(x.device)
     lx = lam.view(-1, *[1] * (x.dim() - 1))
     ly = lam[:, None]
-    return x * lx + x[other] * (1 - lx), y * ly + y[other] * (1 - ly)
+    return (x * lx).add_(x[other].mul_(1 - lx)), y * ly + y[other] * (1 - ly)
 
 
 def cutmix(x: Tensor, y: Tensor, alpha: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
