@@ -165,6 +165,8 @@ def decode(model: Model, source: Source, *, max_pixels: int | None = None) -> Ar
 
 def batch(xs: Sequence[Array]) -> Array:
     """Inputs as one batch; shorter texts are filled up with PAD."""
+    if len(xs) == 1:
+        return xs[0][None]
     longest = max(len(x) for x in xs)
     if xs[0].ndim > 1 or all(len(x) == longest for x in xs):
         return np.stack(xs)

@@ -42,6 +42,8 @@ class Server:
         refs = [runs] if isinstance(runs, Path | str) else runs
         values = {k: ",".join(v) if isinstance(v, list | tuple) else v for k, v in {"port": 0, **told}.items()}
         words = [*map(str, refs), *(f"{k}={v}" for k, v in values.items())]
+        if before:  # what it imports would else start numpy's threads, and with threads nothing is forked
+            environ["OPENBLAS_NUM_THREADS"] = "1"
         start = ["-c", f"{before}\nfrom proj import cli; cli.main()"] if before else ["-m", "proj"]
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(

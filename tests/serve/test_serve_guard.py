@@ -296,7 +296,7 @@ def test_a_refusal_is_a_problem_with_the_headers_of_every_answer(server: Server)
         assert answer.status_code == wanted
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         assert answer.headers["x-request-id"]
 
 

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from proj.serve import log
-from proj.serve.log import Log, request_id
+from proj.serve.log import Log
 from proj.serve.settings import Settings
 
 JSON, TEXT = Settings(log="json"), Settings()
 Lines = Callable[[], list[dict[str, Any]]]
+
+LOG = Log(Settings())
 
 
 @pytest.fixture
@@ -119,18 +121,18 @@ def test_a_reader_that_is_gone_fails_no_request(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 128])
 def test_a_request_id_that_is_sent_is_kept(given: str) -> None:
-    assert request_id(head(x_request_id=given)) == given
+    assert LOG.request_id(head(x_request_id=given)) == given
 
 
 @pytest.mark.parametrize("given", ["", " ", "a b", "x" * 129, "a\n", "<b>", "ä", '"', "a/b", "a,b"])
 def test_one_that_could_do_harm_is_replaced(given: str) -> None:
-    assert re.fullmatch("[0-9a-f]{16}", request_id(head(x_request_id=given)))
+    assert re.fullmatch("[0-9a-f]{20}", LOG.request_id(head(x_request_id=given)))
 
 
 @given(given=st.binary(max_size=140))
 def test_whatever_is_sent_the_id_is_harmless(given: bytes) -> None:
-    assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", request_id(head(x_request_id=given.decode("latin-1"))))
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", LOG.request_id(head(x_request_id=given.decode("latin-1"))))
 
 
 def test_ids_differ() -> None:
-    assert len({request_id(head()) for _ in range(1000)}) == 1000
+    assert len({LOG.request_id(head()) for _ in range(1000)}) == 1000

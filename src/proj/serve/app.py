@@ -23,7 +23,7 @@ from proj.serve import head as heads
 from proj.serve.body import Body
 from proj.serve.connection import Connection
 from proj.serve.guard import Guard
-from proj.serve.log import Log, request_id
+from proj.serve.log import Log
 from proj.serve.queue import Queue
 from proj.serve.reply import Headers, Reply
 
@@ -79,7 +79,7 @@ class App(FastAPI):
             return
         start_s = time.perf_counter()
         head = heads.read(scope)
-        call = _Call(self, head, scope, receive, send, request_id(head))
+        call = _Call(self, head, scope, receive, send, self.requests_log.request_id(head))
         try:
             await call.answer()
         except ClientDisconnect:
@@ -89,22 +89,25 @@ class App(FastAPI):
             self.metrics.request(call.route, call.status, seconds)
             who = self.guard.who(head) if self.requests_log.json else ""
             self.requests_log.request(call.id, head, call.route, call.status, seconds, who, call.model)
+            if call.status == 503 and call.connection is not None:
+                call.connection.breathe()
 
 
 class _Call:
     """One request on its way."""
 
-    __slots__ = ("app", "head", "id", "model", "more", "receive", "route", "scope", "send", "status")
+    __slots__ = ("app", "connection", "head", "id", "model", "more", "receive", "route", "scope", "send", "status")
 
     def __init__(self, app: App, head: Head, scope: Scope, receive: Receive, send: Send, id: str) -> None:
         self.app, self.head, self.scope, self.receive, self.send, self.id = app, head, scope, receive, send, id
         self.route, self.status, self.model = "other", 500, ""
         self.more: Headers = ()
+        self.connection: protocol.Http | None = scope.get("state", {}).get(protocol.STATE)
 
     async def answer(self) -> None:
         more = self.app.guard.response_headers(self.head)
         self.more = [*more, (b"x-request-id", self.id.encode("latin-1"))]
-        connection = self.scope.get("state", {}).get(protocol.STATE)
+        connection = self.connection
         if connection is not None and connection.full:
             await self.busy_server()
             return

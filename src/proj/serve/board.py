@@ -6,40 +6,49 @@ and a worker that is killed leaves none behind. Numbers are aligned float64, whi
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 COLUMNS = ("waiting", "connections", "draining")  # inputs that wait; open connections; 1 once told to stop
+WAITING, CONNECTIONS, DRAINING = range(len(COLUMNS))
 FILE_NAME = "board"
+ROW_BYTES = 8 * len(COLUMNS)
 
 
 class Board:
     """A worker's view: its own row, and the sums."""
 
     def __init__(self, folder: Path, index: int) -> None:
-        table: Any = np.memmap(folder / FILE_NAME, np.float64, "r+").reshape(-1, len(COLUMNS))
-        self._all = [table[:, i] for i in range(len(COLUMNS))]
-        self._own = table[index]
+        self._cells, self._row = _mapped(folder), index * len(COLUMNS)
+        self._alone = len(self._cells) == len(COLUMNS)
 
     def set(self, column: int, value: float) -> None:
         """Write the worker's own number."""
-        self._own[column] = value
+        self._cells[self._row + column] = value
+
+    def own(self, column: int) -> int:
+        """The worker's own number."""
+        return int(self._cells[self._row + column])
 
     def total(self, column: int) -> int:
         """All workers' numbers together."""
-        return int(self._all[column].sum())
-
-
-WAITING, CONNECTIONS, DRAINING = range(len(COLUMNS))
+        if self._alone:
+            return int(self._cells[column])
+        return int(sum(self._cells[column :: len(COLUMNS)].tolist()))
 
 
 def create(folder: Path, workers: int) -> None:
     """Make the table, all zeros."""
-    np.zeros((workers, len(COLUMNS))).tofile(folder / FILE_NAME)
+    (folder / FILE_NAME).write_bytes(bytes(workers * ROW_BYTES))
 
 
 def clear(folder: Path, index: int) -> None:
     """Forget a worker that has died."""
-    np.memmap(folder / FILE_NAME, np.float64, "r+").reshape(-1, len(COLUMNS))[index] = 0
+    cells, row = _mapped(folder), index * len(COLUMNS)
+    for column in range(len(COLUMNS)):
+        cells[row + column] = 0.0
+
+
+def _mapped(folder: Path) -> memoryview[float]:
+    with (folder / FILE_NAME).open("r+b") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0)).cast("d")

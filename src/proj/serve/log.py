@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -39,24 +40,23 @@ def install(settings: Settings) -> None:
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.WARNING, force=True)
 
 
-def request_id(head: Head) -> str:
-    """X-Request-ID where it is 1 to 128 letters, digits, dots, dashes; else a new one."""
-    given = head.values.get(b"x-request-id")
-    if given is not None and GIVEN_ID.fullmatch(given):
-        return given.decode("ascii")
-    return os.urandom(8).hex()
-
-
 class Log:
-    """The lines of requests."""
-
-    request_id = staticmethod(request_id)
+    """The lines of requests, and the name that each request has in them."""
 
     def __init__(self, settings: Settings) -> None:
+        # Drawn once for each process and counted on: a draw a request would cost more than all else of its name.
+        self._drawn, self._counted = os.urandom(6).hex(), itertools.count(int.from_bytes(os.urandom(3), "big"))
         self.json = settings.log == "json"
         self._clock = _Clock()
         self._busy = 0  # requests refused since the last line about them
         self._busy_said_s = float("-inf")
+
+    def request_id(self, head: Head) -> str:
+        """X-Request-ID where it is 1 to 128 letters, digits, dots, dashes; else a new one."""
+        given = head.values.get(b"x-request-id")
+        if given is not None and GIVEN_ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._drawn}{next(self._counted):08x}"
 
     def request(
         self, id: str, head: Head, route: str, status: int, seconds: float, who: str = "", model: str = ""

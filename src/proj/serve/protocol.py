@@ -23,7 +23,41 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 65_536  # of request line and headers together, as most servers and proxies take
 BEYOND = 256  # connections above the limit that still get an answer; those above are closed
+LAST_WORD_S = 0.2  # of a connection without a request when the server stops: one may be on its way
 STATE = "proj.connection"
+BREATH_S = 0.1  # for which a connection that was told to come later is not read
+
+
+class _Joined:
+    """A transport that sends a response's head together with its body: one call of the system, one packet.
+
+    uvicorn writes them one after the other; what was written is held until the next write or the loop's next round.
+    """
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._held = transport, loop, b""
+
+    def write(self, content: bytes) -> None:
+        if self._held:
+            content, self._held = self._held + content, b""
+            self._transport.write(content)
+        else:
+            self._held = content
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._held:
+            content, self._held = self._held, b""
+            self._transport.write(content)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class Http(HttpToolsProtocol):
@@ -33,12 +67,12 @@ class Http(HttpToolsProtocol):
         super().__init__(*args, **options)
         self.board, self.settings = shared, settings
         self.asker = Connection()
-        self.full = False
+        self.full = self.stopping = False
         self.head_bytes = 0
         self.head_began_s: float | None = time.monotonic()  # None: no head is being waited for
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Joined(transport, self.loop))  # type: ignore[arg-type]
         self._count()
         open_now = self.board.total(board.CONNECTIONS)
         self.full = open_now > self.settings.connections
@@ -76,6 +110,22 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.head_began_s = None
         super().on_headers_complete()
+        if self.stopping and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """The server is stopping: end after the answer; where none is due, after what may already have come."""
+        self.stopping = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LAST_WORD_S, super().shutdown)
+        else:
+            super().shutdown()
+
+    def breathe(self) -> None:
+        """Do not read the next request at once: clients that ask again without a pause would take all of the loop."""
+        if not self.transport.is_closing():
+            self.flow.pause_reading()
+            self.loop.call_later(BREATH_S, self.flow.resume_reading)
 
     def cut_off_if_late(self, now_s: float) -> None:
         """Close a connection whose request's head does not come. `now_s` is time.monotonic's."""

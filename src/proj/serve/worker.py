@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -35,27 +37,41 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE_S = 75  # longer than load balancers keep an idle connection
 WARM_UP_RUNS = 2  # the first calls of a session allocate what later ones use again
+LAST_CALL_S = 1.0  # for connections that were made before the server was told to stop
 METRICS = "metrics"  # where in the server's folder the workers keep their numbers
-# How long one thread may keep the interpreter while another wants it. The event loop needs it for some 0.1 ms, many
-# times a second, beside threads that decode and run; Python's own 5 ms would make it wait for whole inputs.
-SWITCH_INTERVAL_S = 0.0005
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server that leaves signals to the worker and looks after slow connections."""
 
-    def __init__(self, config: uvicorn.Config, on_start: Any) -> None:
+    def __init__(self, config: uvicorn.Config, on_start: Any, shared: board.Board, workers: int) -> None:
         super().__init__(config)
-        self.on_start = on_start
+        self.on_start, self.shared, self.workers = on_start, shared, workers
+        self.shares_socket = workers > 1 and sys.platform != "win32"  # Windows's loop cannot watch a socket so
         self.cut_off = False  # were requests still running when the time to stop was over?
         self._sweep: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         from proj.serve.app import sweep
 
-        await super().startup(sockets)
+        if self.shares_socket and sockets:
+            await super().startup([])
+            self.servers.append(self._acceptor(sockets[0]))
+        else:
+            await super().startup(sockets)
         self._sweep = asyncio.create_task(sweep(self.server_state.connections))
         self.on_start()
+
+    def _acceptor(self, sock: socket.socket) -> Any:
+        from proj.serve.accept import Acceptor
+
+        def make() -> asyncio.Protocol:
+            protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return protocol
+
+        return Acceptor(sock, make, self.shared, self.workers)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -65,8 +81,15 @@ class _Server(uvicorn.Server):
         if self._sweep is not None:
             self._sweep.cancel()
         start = time.monotonic()
+        await self._take_what_came(sockets or [])
         await super().shutdown(sockets)
         self.cut_off = time.monotonic() - start >= (self.config.timeout_graceful_shutdown or 0)
+
+    async def _take_what_came(self, sockets: list[socket.socket]) -> None:
+        """Accept the connections that wait in the socket: closing it would reset them."""
+        end = time.monotonic() + LAST_CALL_S
+        while select.select(sockets, [], [], 0)[0] and time.monotonic() < end:
+            await asyncio.sleep(0.005)
 
 
 class _Pipe:
@@ -103,7 +126,6 @@ def main(
     from proj.serve.metrics import Metrics
 
     log.install(settings)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     shared = board.Board(Path(folder), index)
     threads = cores.shares(settings)[1]
     said = _Pipe(pipe)
@@ -116,7 +138,12 @@ def main(
     except ProjError as e:
         logger.error("{}", e)
         sys.exit(1)
-    server = _Server(_config(app, settings, shared), lambda: _started(app, served, said, early=early))
+    server = _Server(
+        _config(app, settings, shared),
+        lambda: _started(app, served, said, early=early),
+        shared,
+        cores.shares(settings)[0],
+    )
 
     def stop_now(*_: object) -> None:
         server.should_exit = True
@@ -146,9 +173,16 @@ def _config(app: App, settings: Settings, shared: board.Board) -> uvicorn.Config
     )
 
 
+def _settle_memory() -> None:
+    """Take what is there for good out of the garbage collector's rounds, which would walk through all of it."""
+    gc.collect()
+    gc.freeze()
+
+
 def _started(app: App, served: dict[str, Path], said: _Pipe, *, early: bool) -> None:
     """On the event loop, when connections are accepted."""
     if not early:
+        _settle_memory()
         said.say("ready")
         return
 
@@ -158,6 +192,7 @@ def _started(app: App, served: dict[str, Path], said: _Pipe, *, early: bool) -> 
         except Exception as e:  # the process is of no use, and the supervisor must know
             logger.error("{}", e)
             os._exit(1)
+        _settle_memory()
         said.say("ready")
 
     threading.Thread(target=load, name="proj-load", daemon=True).start()

@@ -56,8 +56,8 @@ class Workers:
         """Start those that have no process and have waited long enough."""
         for w in self.all:
             if w.child is None and w.start_at <= time.monotonic():
-                # Until one has been ready, better 503 than nothing; after that, connections wait in the socket.
-                early = not self.have_been_ready
+                # Until one has been ready, the first says 503; else connections wait in the socket.
+                early = w.index == 0 and not self.have_been_ready
                 w.child = self.children.start(
                     self.main, self.served(), self.settings, self.sock, str(self.folder), w.index, early,
                     name="proj-worker",

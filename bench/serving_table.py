@@ -1,0 +1,108 @@
+"""What bench/serving.py prints: a row a side, and the bars as ratios of alternating pairs."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from training_table import Line, aligned
+
+AT = 64  # connections at which sides are compared
+PEER_BARS = {"fastapi-torch": 6.5, "fastapi-onnx": 2.2, "fastapi-ours": 1.1, "litserve": 2.5, "bentoml": 2.5}
+BF16, BARE, ONE, QUEUE, START_S, PSS_MB = 9.0, 0.87, 1.35, 1.5, 1.0, 180.0
+
+
+@dataclass
+class Seen:
+    """One side in one round: req/s, p50 and p99 (ms) by connections, failures, seconds to the first answer, PSS."""
+
+    side: str
+    round: int
+    per_second: dict[int, float] = field(default_factory=dict)
+    p50_ms: dict[int, float] = field(default_factory=dict)
+    p99_ms: dict[int, float] = field(default_factory=dict)
+    failed: dict[int, int] = field(default_factory=dict)
+    load_cpu_ms: dict[int, float] = field(default_factory=dict)
+    start_s: float = 0.0
+    pss_mb: float = 0.0
+
+    def waits(self, c: int) -> float:
+        """How many times the queue time that the side's own throughput implies its slowest answers took."""
+        return self.p99_ms[c] / (1000 * c / self.per_second[c]) if self.per_second.get(c) else float("inf")
+
+
+@dataclass
+class Bare:
+    """The bare loops in one round: images/s in as many threads as the server has; ms an image in one."""
+
+    round: int
+    images_per_s: float
+    one_ms: float
+
+
+def sides(seen: list[Seen], connections: list[int]) -> list[str]:
+    """A row a side: medians over the rounds; at AT connections also the range."""
+    heads = ["side", *(f"c{c} req/s" for c in connections), "from..to" if AT in connections else "",
+             f"p50 ms c{AT}", f"p99 ms c{AT}", "p99÷queue", "p50 ms c1", "start s", "PSS MB", "failed"]  # fmt: skip
+    rows = [heads]
+    for name in dict.fromkeys(s.side for s in seen):
+        mine = [s for s in seen if s.side == name]
+        speeds = [_figure(_median([s.per_second.get(c) for s in mine])) for c in connections]
+        there = [s.per_second[AT] for s in mine if AT in s.per_second]
+        spread = f"{min(there):.0f}..{max(there):.0f}" if there else ""
+        rows.append([
+            name, *speeds, spread, _figure(_median([s.p50_ms.get(AT) for s in mine])),
+            _figure(_median([s.p99_ms.get(AT) for s in mine])),
+            _figure(_median([s.waits(AT) for s in mine if AT in s.per_second])),
+            _figure(_median([s.p50_ms.get(1) for s in mine])), _figure(_median([s.start_s for s in mine])),
+            _figure(_median([s.pss_mb for s in mine])), str(sum(sum(s.failed.values()) for s in mine)),
+        ])  # fmt: skip
+    return aligned(rows)
+
+
+def bars(seen: list[Seen], bare: list[Bare], *, amx: bool) -> list[Line]:
+    """The bars that what was seen allows to judge. A peer is compared with ours of the same round."""
+    lines: list[Line] = []
+    for peer, bar in PEER_BARS.items():
+        lines.append(_speed("ours", peer, bar, seen))
+    # Without AMX bf16 is converted back and forth: the bar is not for such a CPU.
+    lines += [_speed("bf16", "fastapi-torch", BF16, seen)] if amx else []
+    loop = Line(f"req/s at {AT}", "bare loops", BARE, "req/s")
+    one = Line("latency at one connection", "bare loop, one thread", ONE, "ms", least=False)
+    queue = Line(f"p99 at {AT}", f"{AT} ÷ its req/s", QUEUE, "ms", least=False)
+    start = Line("start to first answer", "one second", START_S, "s", least=False)
+    memory = Line("PSS of all processes", "one MB", PSS_MB, "MB", least=False)
+    by_round = {b.round: b for b in bare}
+    for s in [s for s in seen if s.side == "ours"]:
+        if AT in s.per_second:
+            queue.add(s.p99_ms[AT], 1000 * AT / s.per_second[AT])
+        start.add(s.start_s, 1.0)
+        memory.add(s.pss_mb, 1.0)
+        if (b := by_round.get(s.round)) is not None:
+            if AT in s.per_second:
+                loop.add(s.per_second[AT], b.images_per_s)
+            if 1 in s.p50_ms:
+                one.add(s.p50_ms[1], b.one_ms)
+    return [*lines, loop, one, queue, start, memory]
+
+
+def _speed(ours: str, theirs: str, bar: float, seen: list[Seen]) -> Line:
+    line = Line(f"req/s at {AT}" + (f", {ours}" if ours != "ours" else ""), theirs, bar, "req/s")
+    peers = {s.round: s for s in seen if s.side == theirs}
+    for s in [s for s in seen if s.side == ours]:
+        them = peers.get(s.round)
+        if them is not None and s.per_second.get(AT) and them.per_second.get(AT):
+            line.add(s.per_second[AT], them.per_second[AT])
+    return line
+
+
+def _median(values: list[Any]) -> float | None:
+    there = [v for v in values if v is not None]
+    return statistics.median(there) if there else None
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
