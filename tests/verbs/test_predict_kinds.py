@@ -211,13 +211,21 @@ def test_predict_answers_as_the_servers_own_queue_does(here: Path, capsys: pytes
     """The same texts through the application itself, as JSON of several inputs."""
     from fastapi.testclient import TestClient
 
-    from proj.serve import app, settings
+    from proj.serve import board, settings
+    from proj.serve.app import App
+    from proj.serve.metrics import Metrics
+    from proj.serve.slots import Slot
 
     bodies = [ARTICLES[0].body, ARTICLES[1].body, {"title": "", "text": "a " * 500}]
     (here / "a.jsonl").write_text("".join(json.dumps(b) + "\n" for b in bodies))
     _, got = ask(capsys, "texts", "a.jsonl")
     told = settings.build(here / "texts", {}, environ={}, folder=here)
-    with TestClient(app.create(infer.load(here / "texts"), told), base_url="http://localhost") as client:
+    board.create(here, workers=1)
+    (here / "metrics").mkdir()
+    shared, model = board.Board(here, 0), infer.load(here / "texts")
+    slots = {"texts": Slot("texts", model.manifest, model)}
+    app = App(slots, told, 1, shared, Metrics(shared, here / "metrics", 0), here, 0)
+    with TestClient(app, base_url="http://localhost") as client:
         answers = client.post("/predict", json={"inputs": bodies}).json()["predictions"]
     for a, b in zip(got, answers, strict=True):
         assert a["label"] == b["label"]
