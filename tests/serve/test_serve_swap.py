@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +41,21 @@ def swapped(server: Server, version: str) -> None:
     assert server.client.get("/model").json()["version"] == version
 
 
+def in_a_thread(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Where no event loop runs: a browser of another test keeps one in this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call, *args, **options).result()
+
+
 def test_three_swaps_under_load_one_of_them_corrupted(tmp_path: Path) -> None:
-    outcome = swaps.run(tmp_path, 3, workers=2, clients=4)
+    outcome = in_a_thread(swaps.run, tmp_path, 3, workers=2, clients=4)
     assert outcome.held, outcome.lines()
     assert (len(outcome.seconds), outcome.refused) == (2, {"hash": 1})
 
 
 @pytest.mark.slow
 def test_twenty_swaps_under_load(tmp_path: Path) -> None:
-    outcome = swaps.run(tmp_path, 20, workers=2)
+    outcome = in_a_thread(swaps.run, tmp_path, 20, workers=2)
     assert outcome.held, outcome.lines()
     assert (len(outcome.seconds), sum(outcome.refused.values())) == (18, 2)
     assert not list((tmp_path / "bundle").glob("*.tmp"))
