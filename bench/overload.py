@@ -24,11 +24,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving_sides import Running, SideError, ask, photos, proj_side
+from serving_sides import Running, SideError, photos, proj_side
 from training_sides import machine
 from training_table import aligned
 
-from proj.serve import load
+from proj.serve import load, traffic
 from proj.serve.traffic import Result
 
 CONNECTIONS, TIMES, AT = 1000, 3.0, 64
@@ -92,7 +92,7 @@ def one_s(url: str, request: bytes) -> float:
     """Seconds that one request takes; infinite where it is refused."""
     start = time.monotonic()
     try:
-        status, _ = ask(url, request)
+        status, _ = traffic.ask(url, request)
     except OSError:
         return float("inf")
     return time.monotonic() - start if status == 200 else float("inf")

@@ -46,7 +46,6 @@ from serving_sides import (
     Running,
     Side,
     SideError,
-    ask,
     bare,
     make,
     peer_sides,
@@ -58,7 +57,7 @@ from serving_table import AT, Bare, Seen, bars, sides
 from training_sides import machine
 from training_table import Line, order, table
 
-from proj.serve import cores, load
+from proj.serve import cores, load, traffic
 from proj.serve.settings import Settings
 
 OURS = ("ours", "raw", "openvino", "bf16")
@@ -113,7 +112,7 @@ def answers(side: Side, sent: list[bytes], want: np.ndarray[Any, Any], folder: P
     got = np.zeros_like(want)
     with Running(side, sent[0], folder / f"{side.name}.log") as server:
         for row, photo in zip(got, sent, strict=True):
-            status, body = ask(server.url, side.request(server.url, photo))
+            status, body = traffic.ask(server.url, side.request(server.url, photo))
             if status != 200:
                 raise SideError(f"{side.name} answered {status}: {body[:200]!r}")
             row[:] = list(json.loads(body)["probabilities"].values())

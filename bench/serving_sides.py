@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import io
 import json
 import os
@@ -16,7 +15,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from training_sides import CLEARED, SideError, run
 
@@ -100,7 +98,7 @@ class Running:
             if self.process.poll() is not None or time.monotonic() - start > START_S:
                 raise SideError(f"{self.side.name} gave no answer: {self.said()}")
             try:
-                status, _ = ask(self.url, request)
+                status, _ = traffic.ask(self.url, request)
             except OSError:
                 status = 0
             if status == 200:
@@ -128,19 +126,6 @@ class Running:
         with contextlib.suppress(ProcessLookupError):  # what it left behind, or all of it where it did not stop
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-
-
-def ask(url: str, request: bytes, limit_s: float = 30.0) -> tuple[int, bytes]:
-    """One request on a connection of its own: status and body. Raises OSError."""
-    parts = urlsplit(url)
-    with socket.create_connection((parts.hostname or "", parts.port or 80), limit_s) as s:
-        s.sendall(request)
-        answer = http.client.HTTPResponse(s)
-        try:
-            answer.begin()
-            return answer.status, answer.read()
-        except http.client.HTTPException as e:
-            raise OSError(str(e)) from None
 
 
 def free_port() -> int:

@@ -148,6 +148,3 @@ class Http(HttpToolsProtocol):
             head = b"".join(b"%b: %b\r\n" % line for line in lines)
             self.transport.write(STATUS_LINE[status] + head + b"\r\n" + content.body)
         self.transport.close()
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)

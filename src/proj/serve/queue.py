@@ -88,10 +88,7 @@ class Queue:
 
         Raises Busy at once when the queue is full, and when an input waited longer than the deadline or `timeout_s`.
         """
-        slot.take()
-        self.check_room(len(inputs))
-        now = time.monotonic()
-        due_s = now + min(timeout_s or self.settings.deadline_s, self.settings.deadline_s)
+        now, due_s = self._admit(slot, len(inputs), timeout_s)
         futures = [self._put(Job(slot, i, None, top, due_s, now, asker, self._future())) for i in inputs]
         if len(futures) == 1:
             return [await futures[0]]
@@ -101,14 +98,18 @@ class Queue:
         self, slot: Slot, x: infer.Array, *, timeout_s: float = 0.0, asker: Connection
     ) -> tuple[infer.Model, infer.Array]:
         """The model that ran and its output (B, names) for `x` (B, ...), as the graph takes it. Raises Busy."""
-        slot.take()
-        self.check_room()
-        now = time.monotonic()
-        due_s = now + min(timeout_s or self.settings.deadline_s, self.settings.deadline_s)
+        now, due_s = self._admit(slot, 1, timeout_s)
         made: tuple[infer.Model, infer.Array] = await self._put(
             Job(slot, None, x, 0, due_s, now, asker, self._future())
         )
         return made
+
+    def _admit(self, slot: Slot, inputs: int, timeout_s: float) -> tuple[float, float]:
+        """Now, and until when the inputs may wait, on time.monotonic's clock. Raises Busy."""
+        slot.take()
+        self.check_room(inputs)
+        now = time.monotonic()
+        return now, now + min(timeout_s or self.settings.deadline_s, self.settings.deadline_s)
 
     def _future(self) -> asyncio.Future[Any]:
         assert self._loop is not None

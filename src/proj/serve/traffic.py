@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,3 +75,16 @@ def form(url: str, body: bytes, *, path: str = "/predict", field_name: str = "fi
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="{field_name}"; filename="{name}"\r\n'
     sent = f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + body + f"\r\n--{boundary}--\r\n".encode()
     return post(url, sent, f"multipart/form-data; boundary={boundary}", path=path)
+
+
+def ask(url: str, request: bytes, limit_s: float = 30.0) -> tuple[int, bytes]:
+    """One request on a connection of its own: status and body of its answer. Raises OSError."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "", parts.port or 80), limit_s) as s:
+        s.sendall(request)
+        answer = http.client.HTTPResponse(s)
+        try:
+            answer.begin()
+            return answer.status, answer.read()
+        except http.client.HTTPException as e:
+            raise OSError(f"no answer: {e}") from None

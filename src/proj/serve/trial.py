@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
 import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -162,17 +159,9 @@ def _serving(bundle: Path, settings: Mapping[str, Any], folder: Path) -> Iterato
 
 
 def _ask(url: str, request: bytes) -> Any:
-    parts = urlsplit(url)
-    with socket.create_connection((parts.hostname or "", parts.port or 80), STOP_S) as s:
-        s.sendall(request)
-        answer = http.client.HTTPResponse(s)
-        try:
-            answer.begin()
-            body = answer.read()
-        except http.client.HTTPException as e:
-            raise TrialError(f"no answer: {e}") from None
-    if answer.status != 200:
-        raise TrialError(f"status {answer.status}: {body[:LETTERS_SHOWN]!r}")
+    status, body = traffic.ask(url, request, STOP_S)
+    if status != 200:
+        raise TrialError(f"status {status}: {body[:LETTERS_SHOWN]!r}")
     return json.loads(body)
 
 
