@@ -11,6 +11,11 @@ import pytest
 if TYPE_CHECKING:
     from made_projects import Finished
 
+# Tests run side by side, and so do the processes they start: each has one thread for its numbers, and one that waits
+# does not spin. Two trainings that share two cores with two threads each take several times as long as one by one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

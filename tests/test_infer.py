@@ -13,7 +13,7 @@ from PIL import Image
 
 from proj import infer
 from proj.bundle import ServeSettings
-from proj.errors import InputTooLarge, UnsupportedInput
+from proj.errors import BundleError, InputTooLarge, UnsupportedInput
 
 
 def picture(value: int = 128, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -81,6 +81,18 @@ def test_answers_hold_plain_numbers_only(tmp_path: Path) -> None:
     assert type(got["confidence"]) is float
     assert {type(p) for p in got["probabilities"].values()} == {float}
     assert sum(got["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_graph_that_is_not_the_exported_one_is_refused_though_it_answers_alike(tmp_path: Path) -> None:
+    import onnx
+
+    graph = make_bundle(tmp_path / "b") / "model.onnx"
+    changed = onnx.load(graph)
+    changed.doc_string = "from elsewhere"
+    onnx.save(changed, graph)
+    with pytest.raises(BundleError, match=r"model\.onnx is not the file that bundle\.json names"):
+        infer.load(tmp_path / "b")
+    infer.load(tmp_path / "b", checked=True)
 
 
 def test_a_batch_gives_what_each_alone_gives_and_what_the_graph_says(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ def load(
 ) -> Model:
     """Load a bundle and prove it: on its own example, and where ONNX Runtime does not run it, against that too.
 
-    `threads` work on one answer; 0 is the engine's own choice. `checked`: `bundle.check_graph` said yes to this very
-    file before, and is not asked again.
+    `threads` work on one answer; 0 is the engine's own choice. `checked`: `bundle.verify` and `bundle.check_graph` said
+    yes to these very files before, and are not asked again.
     Raises BundleError when the bundle is broken, is not safe, or does not give its example's answer; what
     `engines.check` raises.
     """
@@ -69,6 +69,8 @@ def load(
     _prove(manifest, reference, folder)
     if chosen is not reference:
         _compare(model, reference, precision)
+    if not checked:
+        bundle.verify(folder)  # last: what is wrong with a file says more than that it is another one
     return model
 
 

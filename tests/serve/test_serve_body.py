@@ -42,7 +42,7 @@ def test_it_is_read_whole_or_in_parts() -> None:
         made = body(sender(b"a", b"", b"bc"))
         assert await made.whole() == b"abc"
         assert made.ended
-        assert [c async for c in body(sender(b"a", b"bc")).chunks()] == [b"a", b"bc"]
+        assert await body(sender(b"a", b"bc")).next() == b"a"
         assert await body(sender(b"")).whole() == b""
 
     asyncio.run(main())

@@ -127,6 +127,22 @@ def test_the_reasons_name_what_was_varied_and_what_was_refused() -> None:
     assert rows[-1].endswith("status 500")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_bf16_is_taken_only_by_name(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def attempt(t: Trial, *_: object) -> None:
+        t.numbers = [np.array([0.7, 0.3])]
+        for figures in (t.per_second, t.p50_ms, t.p99_ms, t.one_ms):
+            figures.append(2000.0 if t.choice.precision == "bf16" else 800.0)
+
+    monkeypatch.setattr(trial, "attempt", attempt)
+    settings = Settings.model_validate({"engine": "openvino", "precision": precision})
+    path = tune.run(make_bundle(tmp_path / "run" / "bundle"), settings, say=lambda _: None)
+    assert yaml.safe_load(path.read_text())["precision"] == precision
+    assert ("taken only by name" in capsys.readouterr().out) == (precision == "fp32")
+
+
 @pytest.mark.slow
 def test_a_real_server_is_tuned_and_started_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = make_bundle(tmp_path / "run" / "bundle", work=20)

@@ -141,14 +141,18 @@ class _Call:
             if head.method != "POST":
                 detail = f"{head.method} is not possible on {head.path}; POST is"
                 return problems.reply(head.path, 405, detail, {"allow": "POST"}, self.id)
-            body = Body(self.receive, head, app.settings)
+            body = self.body()
             made = await answer.predict(slot, head, body, asker, app.queue, app.settings)
             self.model = slot.manifest.model
             return made
         if v2.is_path(head.path):
-            self.route, made = await v2.answer(app, head, Body(self.receive, head, app.settings), asker)
+            self.route, made = await v2.answer(app, head, self.body(), asker)
             return made
         return None
+
+    def body(self) -> Body:
+        connection = self.connection
+        return Body(self.receive, self.head, self.app.settings, is_there=connection is not None and connection.is_whole)
 
     async def cold(self) -> None:
         """By FastAPI, with the headers of every answer."""

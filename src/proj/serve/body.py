@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
@@ -27,16 +26,17 @@ class Body:
     """A request's body. Counted as it comes: Content-Length may be missing or wrong.
 
     One timer watches all of it. It is not moved with each chunk: when it rings, it looks how long the server has
-    really been waiting, and sets itself anew. `ended`: nothing more will be read.
+    really been waiting, and sets itself anew. What is there already needs none: `is_there`. `ended`: nothing more will
+    be read.
     """
 
     __slots__ = (
         "_began_s", "_cancelling", "_late", "_loop", "_seen", "_since_s", "_task", "_timer", "_waits",
-        "ended", "head", "idle_s", "max_bytes", "receive", "upload_s",
+        "ended", "head", "idle_s", "is_there", "max_bytes", "receive", "upload_s",
     )  # fmt: skip
 
-    def __init__(self, receive: Receive, head: Head, settings: Settings) -> None:
-        self.receive, self.head = receive, head
+    def __init__(self, receive: Receive, head: Head, settings: Settings, *, is_there: bool = False) -> None:
+        self.receive, self.head, self.is_there = receive, head, is_there
         self.max_bytes = settings.max_upload_bytes
         self.idle_s, self.upload_s = settings.idle_s, settings.upload_s
         self.ended = False
@@ -51,12 +51,10 @@ class Body:
 
     async def whole(self) -> bytes:
         """All of it. Raises what `next` does."""
-        return b"".join([chunk async for chunk in self.chunks()])
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Its parts as they come. Raises what `next` does."""
+        parts = []
         while not self.ended:
-            yield await self.next()
+            parts.append(await self.next())
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def next(self) -> bytes:
         """The next part; may be empty.
@@ -92,7 +90,7 @@ class Body:
 
     async def _wait(self) -> bytes:
         self._since_s = self._loop.time()
-        if self._timer is None:
+        if self._timer is None and not self.is_there:
             self._task = asyncio.current_task()
             self._cancelling = self._task.cancelling() if self._task else 0
             self._timer = self._loop.call_at(self._due_s(), self._ring)

@@ -113,6 +113,11 @@ class Http(HttpToolsProtocol):
         if self.stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
+    @property
+    def is_whole(self) -> bool:
+        """Has the request that is being answered come to its end?"""
+        return self.cycle is not None and not self.cycle.more_body
+
     def shutdown(self) -> None:
         """The server is stopping: end after the answer; where none is due, after what may already have come."""
         self.stopping = True

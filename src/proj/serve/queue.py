@@ -8,7 +8,6 @@ are functions of `infer`; the first two release the interpreter's lock, so that 
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from loguru import logger
 from proj import infer
 from proj.errors import Busy, InputError
 from proj.serve import board
+from proj.serve.line import Line
 
 if TYPE_CHECKING:
     from proj.serve.board import Board
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from proj.serve.slots import Slot
     from proj.serve.upload import Input
 
+GATHER, GATHER_S = 16, 0.03  # at most so many answers are kept back, and none so long after its input was taken
 Outcome = bytes | InputError  # an answer as JSON, or why its input cannot be read
 
 
@@ -46,8 +47,8 @@ class Job:
     put_s: float
     asker: Connection
     future: asyncio.Future[Any]
+    taken_s: float = 0.0
     outcome: Any = None
-    model: infer.Model | None = None
 
 
 class Queue:
@@ -55,7 +56,7 @@ class Queue:
 
     def __init__(self, settings: Settings, threads: int, metrics: Metrics, shared: Board) -> None:
         self.settings, self.threads, self.metrics, self.board = settings, threads, metrics, shared
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: Line[Job] = Line()
         self._done: deque[Job] = deque()
         self._told = False  # has the event loop been told of what is in `_done`?
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,8 +72,7 @@ class Queue:
 
     def close(self) -> None:
         """Answer what waits, then end the threads."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        self._jobs.close()
         for thread in self._threads:
             thread.join()
 
@@ -117,43 +117,39 @@ class Queue:
 
     def _put(self, job: Job) -> asyncio.Future[Any]:
         self._jobs.put(job)
-        self.board.set(board.WAITING, self._jobs.qsize())
+        self.board.set(board.WAITING, len(self._jobs))
         return job.future
 
     # ---- in the threads
 
     def _work(self) -> None:
         while jobs := self._take():
-            wanted = [job for job in jobs if self._still_wanted(job)]
+            now = time.monotonic()
+            wanted = [job for job in jobs if self._still_wanted(job, now)]
             for slot in dict.fromkeys(job.slot for job in wanted):
                 self._answer(slot, [job for job in wanted if job.slot is slot])
             self._tell(jobs)
+        self._wake()
 
     def _take(self) -> list[Job]:
         """Wait for an input; none means closed."""
-        first = self._jobs.get()
+        first = self._jobs.take()
         jobs = [first] if first is not None else []
-        while jobs and len(jobs) < self._share(jobs[0]):
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:  # another thread's word to end
-                self._jobs.put(None)
-                break
+        while jobs and len(jobs) < self._share(jobs[0]) and (job := self._jobs.take_now()) is not None:
             jobs.append(job)
-        self.board.set(board.WAITING, self._jobs.qsize())
+        self.board.set(board.WAITING, len(self._jobs))
         return jobs
 
     def _share(self, first: Job) -> int:
         best = self.settings.max_batch or (first.slot.model.best_batch if first.slot.model else 1)
-        return min(best, 1 + self._jobs.qsize() // self.threads) if best > 1 else 1
+        return min(best, 1 + len(self._jobs) // self.threads) if best > 1 else 1
 
-    def _still_wanted(self, job: Job) -> bool:
+    def _still_wanted(self, job: Job, now: float) -> bool:
+        job.taken_s = now
         if job.asker.lost:
             self.metrics.dropped("gone")
             job.outcome = Busy("the client hung up")
-        elif time.monotonic() > job.due_s:
+        elif now > job.due_s:
             self.metrics.dropped("late")
             job.outcome = Busy("the request waited too long", found="its deadline passed", next="try again")
         else:
@@ -219,6 +215,23 @@ class Queue:
     def _tell(self, jobs: Sequence[Job]) -> None:
         """Hand the answers to the event loop: one call wakes it for all that is there by then."""
         self._done.extend(jobs)
+        if not self._may_gather():
+            self._wake()
+
+    def _may_gather(self) -> bool:
+        """Can the answers in `_done` wait for more of them? Each waking takes a core from a model that runs.
+
+        Only while several times as many inputs wait: whoever takes the next of them comes here again, soon, since
+        models that take long are never waited for.
+        """
+        if len(self._done) >= min(GATHER, len(self._jobs) // 4):
+            return False
+        try:
+            return time.monotonic() - self._done[0].taken_s < GATHER_S
+        except IndexError:  # the event loop has them by now
+            return True
+
+    def _wake(self) -> None:
         if not self._told:
             self._told = True
             assert self._loop is not None

@@ -40,8 +40,9 @@ Say = Callable[[str], object]
 def run(bundle: Path, settings: Settings, *, budget_s: float = BUDGET_S, say: Say | None = None) -> Path:
     """Measure, print a table and the reasons on stdout, write serve.yaml beside the bundle; returns its path.
 
-    Of `settings` the limits for inputs count, so that the bundle's samples pass. `say` takes each measurement when it
-    is made; stderr without it. Raises CheckFailed when not even the defaults answer.
+    Of `settings` the limits for inputs count, so that the bundle's samples pass, and the precision: bf16, which rounds,
+    is taken only where they ask for it. `say` takes each measurement when it is made; stderr without it. Raises
+    CheckFailed when not even the defaults answer.
     """
     say = say or (lambda text: print(text, file=sys.stderr, flush=True))
     base = default()
@@ -49,7 +50,7 @@ def run(bundle: Path, settings: Settings, *, budget_s: float = BUDGET_S, say: Sa
         tuning = _Tuning(bundle, settings, base, Path(folder), budget_s, say)
         tuning.run()
     tried = tuning.tried
-    best = choose(base, tried)
+    best = choose(base, {c: t for c, t in tried.items() if tuning.may_take(c)})
     path = file_of(bundle)
     tuned.write(path, best, tried)
     print("\n".join([*tuned.table(list(tried.values()), best), "", *tuned.reasons(base, best, tried)]))
@@ -100,6 +101,7 @@ class _Tuning:
         self.kind, self.bodies = manifest.kind, trial.inputs(manifest)
         self.limits = {k: getattr(settings, k) for k in ("max_pixels", "max_upload_mb", "max_inputs", "queue_size")}
         self.budget_s, self.end = budget_s, time.monotonic() + budget_s
+        self.precision = settings.precision
         self.start_s = START_S
         self.tried: dict[Choice, Trial] = {}
 
@@ -111,13 +113,18 @@ class _Tuning:
         self.measure(first[1:], self.budget_s / 3)
         seen = [c for c in first if c in self.tried]
         fastest = {(c.engine, c.precision): c for c in reversed(_best(seen, self.tried, len(seen)))}
-        kept = _best(list(fastest.values()), self.tried, KEPT_ENGINES)
+        kept = _best([c for c in fastest.values() if self.may_take(c)], self.tried, KEPT_ENGINES)
         self.measure([c for k in kept for c in shares(k, cores.cores()) if c not in self.tried], self.left_s / 2)
-        last = list(dict.fromkeys([self.base, *_best(list(self.tried), self.tried, FINALISTS)]))
+        takable = [c for c in self.tried if self.may_take(c)]
+        last = list(dict.fromkeys([self.base, *_best(takable, self.tried, FINALISTS)]))
         seconds = self.seconds(last, self.left_s / FINALS)
         for i in range(FINALS):
             for choice in last if i % 2 == 0 else last[::-1]:
                 self.one(choice, seconds)
+
+    def may_take(self, choice: Choice) -> bool:
+        """Is its precision exact, or one that was asked for by name?"""
+        return choice.precision in ("fp32", self.precision)
 
     @property
     def left_s(self) -> float:

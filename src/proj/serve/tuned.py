@@ -63,6 +63,8 @@ def reasons(base: Choice, best: Choice, tried: Mapping[Choice, Trial]) -> list[s
             f"bf16 rounds: probabilities differ by {tried[best].difference:.1g} at the most on the bundle's samples, "
             "and no label did; `precision=fp32` is exact."
         )
+    elif any(t.speed and c.precision == "bf16" for c, t in tried.items()):
+        said.append("bf16 rounds, and is taken only by name: --tune engine=openvino precision=bf16.")
     for name, one in {"engine": "engine", "workers": "number of processes", "threads": "number of threads",
                       "max_batch": "batch"}.items():  # fmt: skip
         others = [t for c, t in tried.items() if t.speed and getattr(c, name) != getattr(best, name)]

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from python_multipart.multipart import parse_options_header
+from multipart import parse_options_header
 
 from proj.errors import InputError, UnsupportedInput
 from proj.serve import form, json_body
@@ -50,18 +50,17 @@ async def read(body: Body, content_type: str | None, modality: Modality, spec: S
     inputs), InputError (nothing in it, JSON of another form), TooSlow. The body may then hold more than was read.
     """
     declared = content_type or RAW_TYPES[modality][0]
-    kind, options = parse_options_header(declared)
-    name = kind.decode("latin-1")
+    name, options = parse_options_header(declared)
     if name == "multipart/form-data":
-        read_form = await form.read(body, options.get(b"boundary", b""), max_inputs, views=modality == "image")
+        read_form = await form.read(body, options.get("boundary", ""), max_inputs, views=modality == "image")
         upload = _from_form(read_form)
     elif name == JSON_TYPE:
-        raw = await _all(body)
+        raw = await body.whole()
         # Parsing megabytes takes long enough for other requests to notice.
         upload = await asyncio.to_thread(_from_json, raw, spec, max_inputs)
     elif _fits(name, RAW_TYPES[modality]):
-        _check_charset(name, options.get(b"charset", b"").decode("latin-1"))
-        upload = Upload([Input(RAW_NAME, await _all(body))])
+        _check_charset(name, options.get("charset", ""))
+        upload = Upload([Input(RAW_NAME, await body.whole())])
     else:
         raise UnsupportedInput(
             f"content type {declared[:100]!r} is not taken", found=f"taken are {', '.join(taken(modality))}"
@@ -81,10 +80,6 @@ def _fits(name: str, types: tuple[str, ...]) -> bool:
 def _check_charset(name: str, charset: str) -> None:
     if name.startswith("text/") and charset.strip("\"' ").lower() not in CHARSETS:
         raise UnsupportedInput(f"charset {charset[:40]!r} is not taken", found="UTF-8 is", next="send UTF-8")
-
-
-async def _all(body: Body) -> bytes:
-    return b"".join([chunk async for chunk in body.chunks()])
 
 
 def _from_form(parts: form.Parts) -> Upload:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from proj.serve.settings import Settings
     from proj.serve.slots import Slots
 
+SWITCH_S = 1e-4  # after which a thread back from a model gets Python's lock from an event loop that is in a burst
 KEEP_ALIVE_S = 75  # longer than load balancers keep an idle connection
 WARM_UP_RUNS = 2  # the first calls of a session allocate what later ones use again
 LAST_CALL_S = 1.0  # for connections that were made before the server was told to stop
@@ -126,6 +127,7 @@ def main(
     from proj.serve.metrics import Metrics
 
     log.install(settings)
+    sys.setswitchinterval(SWITCH_S)
     shared = board.Board(Path(folder), index)
     threads = cores.shares(settings)[1]
     said = _Pipe(pipe)

@@ -1,0 +1,67 @@
+"""What waits for the threads that answer: first in, first out; of threads that wait, the last one to come goes first.
+
+`queue.SimpleQueue` wakes them in turn, so that few requests are answered by all threads one after the other, each on a
+core and with memory that went cold since it was last asked: one connection's answers took 1.57 times the bare model's
+time instead of 1.31.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Line(Generic[T]):
+    """Any thread may put and take."""
+
+    def __init__(self) -> None:
+        self._items: deque[T] = deque()
+        self._gates: list[threading.Lock] = []  # of the threads that wait, each one shut
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: T) -> None:
+        """At the end; wakes one thread."""
+        with self._lock:
+            self._items.append(item)
+            gate = self._gates.pop() if self._gates else None
+        if gate is not None:
+            gate.release()
+
+    def close(self) -> None:
+        """Nothing is put any more; who takes gets what is left, then None."""
+        with self._lock:
+            self._closed, gates = True, self._gates
+            self._gates = []
+        for gate in gates:
+            gate.release()
+
+    def take(self) -> T | None:
+        """The first; waits until there is one. None at the end."""
+        gate: threading.Lock | None = None
+        while True:
+            with self._lock:
+                if self._items:
+                    return self._items.popleft()
+                if self._closed:
+                    return None
+                gate = gate or _shut()
+                self._gates.append(gate)
+            gate.acquire()
+
+    def take_now(self) -> T | None:
+        """The first, None where there is none."""
+        with self._lock:
+            return self._items.popleft() if self._items else None
+
+
+def _shut() -> threading.Lock:
+    gate = threading.Lock()
+    gate.acquire()
+    return gate

@@ -1,0 +1,62 @@
+"""What waits for the threads that answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from proj.serve.line import Line
+
+
+def until_they_wait(line: Line[int], count: int) -> None:
+    end = time.monotonic() + 10
+    while len(line._gates) < count:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_first_in_is_first_out_and_its_end_is_none() -> None:
+    line: Line[int] = Line()
+    for i in range(3):
+        line.put(i)
+    line.close()
+    assert len(line) == 3
+    assert [line.take(), line.take_now(), line.take(), line.take(), line.take_now()] == [0, 1, 2, None, None]
+
+
+def test_of_those_who_wait_the_last_one_to_come_is_woken() -> None:
+    line: Line[int] = Line()
+    got: list[tuple[str, int | None]] = []
+    threads = [threading.Thread(target=lambda n=n: got.append((n, line.take()))) for n in ("early", "middle", "late")]
+    for i, thread in enumerate(threads):
+        thread.start()
+        until_they_wait(line, i + 1)
+    line.put(1)
+    threads[2].join(10)
+    assert got == [("late", 1)]
+    line.put(2)
+    threads[1].join(10)
+    assert got[1:] == [("middle", 2)]
+    line.close()
+    threads[0].join(10)
+    assert got[2:] == [("early", None)]
+
+
+def test_many_threads_take_each_item_once() -> None:
+    line: Line[int] = Line()
+
+    def take_all() -> list[int]:
+        found = []
+        while (item := line.take()) is not None:
+            found.append(item)
+        return found
+
+    with ThreadPoolExecutor(6) as pool:
+        takers = [pool.submit(take_all) for _ in range(4)]
+        putters = [pool.submit(lambda k=k: [line.put(k * 1000 + i) for i in range(1000)]) for k in range(2)]
+        for p in putters:
+            p.result(30)
+        line.close()
+        taken = [t.result(30) for t in takers]
+    assert sorted(i for t in taken for i in t) == list(range(2000))
