@@ -67,7 +67,7 @@ def test_no_answer_waits_for_a_slow_model(tmp_path: Path, monkeypatch: pytest.Mo
     decode = infer.decode
 
     def slowly(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(0.032)
+        time.sleep(0.052)
         return decode(*args, **kwargs)
 
     monkeypatch.setattr(infer, "decode", slowly)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from proj.serve.slots import Slot
     from proj.serve.upload import Input
 
-GATHER, GATHER_S = 16, 0.03  # at most so many answers are kept back, and none so long after its input was taken
+GATHER, GATHER_S = 32, 0.05  # at most so many answers are kept back, and none so long after its input was taken
 Outcome = bytes | InputError  # an answer as JSON, or why its input cannot be read
 
 
@@ -221,10 +221,10 @@ class Queue:
     def _may_gather(self) -> bool:
         """Can the answers in `_done` wait for more of them? Each waking takes a core from a model that runs.
 
-        Only while several times as many inputs wait: whoever takes the next of them comes here again, soon, since
+        Only while twice as many inputs wait: whoever takes the next of them comes here again, soon, since
         models that take long are never waited for.
         """
-        if len(self._done) >= min(GATHER, len(self._jobs) // 4):
+        if len(self._done) >= min(GATHER, len(self._jobs) // 2):
             return False
         try:
             return time.monotonic() - self._done[0].taken_s < GATHER_S
