@@ -125,7 +125,7 @@ def test_an_empty_file_is_fine(bundle: Path, yaml: str) -> None:
         ("port: !!python/object/apply:os.system ['true']", {}, {}, "is not YAML"),
         ("max_upload_mb: .nan", {}, {}, "max_upload_mb"),
         ("max_upload_mb: 0", {}, {}, "greater than 0"),
-        ("max_inputs: 300", {}, {}, "queue_size 96"),
+        ("max_inputs: 300", {}, {}, "queue_size 64"),
         ("queue_size: 2", {}, {}, "queue_size 2"),
         ("", {"PORT": "http"}, {}, "PORT is 'http'"),
         ("", {"PROJ_SERVE_WORKERS": "-1"}, {}, "PROJ_SERVE_WORKERS is '-1'"),

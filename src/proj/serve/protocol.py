@@ -25,7 +25,8 @@ MAX_HEAD_BYTES = 65_536  # of request line and headers together, as most servers
 BEYOND = 256  # connections above the limit that still get an answer; those above are closed
 LAST_WORD_S = 0.2  # of a connection without a request when the server stops: one may be on its way
 STATE = "proj.connection"
-BREATH_S = 0.1  # for which a connection that was told to come later is not read
+BREATH_S = 0.1  # for which a connection that was told to come later, and came again at once, is not read
+SOON_S = 0.25  # two refusals within this time: the client asks again without a pause
 
 
 class _Joined:
@@ -69,6 +70,7 @@ class Http(HttpToolsProtocol):
         self.asker = Connection()
         self.full = self.stopping = False
         self.head_bytes = 0
+        self.refused_s = float("-inf")  # when the last request was told to come later
         self.head_began_s: float | None = time.monotonic()  # None: no head is being waited for
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -128,7 +130,8 @@ class Http(HttpToolsProtocol):
 
     def breathe(self) -> None:
         """Do not read the next request at once: clients that ask again without a pause would take all of the loop."""
-        if not self.transport.is_closing():
+        before_s, self.refused_s = self.refused_s, time.monotonic()
+        if self.refused_s - before_s < SOON_S and not self.transport.is_closing():
             self.flow.pause_reading()
             self.loop.call_later(BREATH_S, self.flow.resume_reading)
 

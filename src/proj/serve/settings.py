@@ -51,7 +51,7 @@ class Settings(BaseModel):
     workers: int = Field(0, ge=0, le=256)
     threads: int = Field(0, ge=0, le=1024)
     max_batch: int = Field(0, ge=0, le=1024)
-    queue_size: int = Field(96, ge=1, le=1_000_000)
+    queue_size: int = Field(64, ge=1, le=1_000_000)
     connections: int = Field(4096, ge=1, le=1_000_000)
     max_upload_mb: float = Field(20.0, gt=0, le=10_000, allow_inf_nan=False)
     max_pixels: int = Field(64_000_000, ge=1, le=10**10)
