@@ -50,7 +50,8 @@ def test_a_killed_worker_loses_its_own_requests_only(tmp_path: Path) -> None:
     for kill in kills:
         assert kill.failed <= kill.had
     assert sum(k.failed for k in kills) == seen.failed
-    assert set(seen.statuses) <= {200, 0}
+    assert set(seen.statuses) <= {200, 503, 0}  # 503: on a slow machine the first is not back when the second goes
+    assert seen.retry_after == seen.statuses.get(503, 0)
 
 
 def test_what_is_in_flight_when_told_to_stop_is_answered(tmp_path: Path) -> None:
