@@ -128,6 +128,13 @@ def test_every_answer_forbids_what_the_page_does_not_need(server: Server, path: 
     assert headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("range", ["bytes=0-3", "https://evil.example", "bytes=9-1"])
+def test_a_range_is_ignored_as_it_may_be(server: Server, range: str) -> None:
+    answer = server.client.get("/docs", headers={"Range": range})
+    assert answer.status_code == 200
+    assert answer.content == server.client.get("/docs").content
+
+
 def test_openapi_describes_every_route_and_its_problems(server: Server) -> None:
     api = server.client.get("/openapi.json").json()
     own = {path: operations for path, operations in api["paths"].items() if not path.startswith("/v2")}

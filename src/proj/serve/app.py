@@ -159,6 +159,8 @@ class _Call:
         scope, wants_head = self.scope, self.head.method == "HEAD"
         if wants_head:
             scope = {**scope, "method": "GET"}  # a copy: uvicorn's own tells it that no body comes
+        # RFC 9110 14.2 lets a server ignore it; Starlette answers a broken one with plain text.
+        scope = {**scope, "headers": [h for h in scope["headers"] if h[0] != b"range"]}
         scope.setdefault("state", {})[problems.REQUEST_ID] = self.id
         started = False
 
