@@ -42,7 +42,8 @@ def test_it_is_read_whole_or_in_parts() -> None:
         made = body(sender(b"a", b"", b"bc"))
         assert await made.whole() == b"abc"
         assert made.ended
-        assert await body(sender(b"a", b"bc")).next() == b"a"
+        parted = body(sender(b"a", b"bc"))
+        assert [await parted.next(), await parted.next(), parted.ended] == [b"a", b"bc", True]
         assert await body(sender(b"")).whole() == b""
 
     asyncio.run(main())

@@ -17,6 +17,8 @@ import chaos
 import overload
 from serving_sides import Running, proj_side
 
+from proj.serve import traffic
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="counts in Linux's /proc"),
@@ -45,13 +47,15 @@ def test_three_times_too_much_is_answered_or_refused_and_then_over(tmp_path: Pat
 
 def test_a_killed_worker_loses_its_own_requests_only(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as (server, requests):
+        answered = 0  # in a row: at its start a worker that still loads says 503 beside one that is ready
+        while answered < 30:
+            answered = answered + 1 if traffic.ask(server.url, requests[0])[0] == 200 else 0
         seen, kills = chaos.kill_workers(server, requests, connections=16, seconds=6, every_s=2)
     assert len(kills) == 2
     for kill in kills:
         assert kill.failed <= kill.had
     assert sum(k.failed for k in kills) == seen.failed
-    assert set(seen.statuses) <= {200, 503, 0}  # 503: on a slow machine the first is not back when the second goes
-    assert seen.retry_after == seen.statuses.get(503, 0)
+    assert set(seen.statuses) <= {200, 0}
 
 
 def test_what_is_in_flight_when_told_to_stop_is_answered(tmp_path: Path) -> None:

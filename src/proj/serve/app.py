@@ -156,11 +156,11 @@ class _Call:
 
     async def cold(self) -> None:
         """By FastAPI, with the headers of every answer."""
-        scope, wants_head = self.scope, self.head.method == "HEAD"
-        if wants_head:
-            scope = {**scope, "method": "GET"}  # a copy: uvicorn's own tells it that no body comes
-        # RFC 9110 14.2 lets a server ignore it; Starlette answers a broken one with plain text.
-        scope = {**scope, "headers": [h for h in scope["headers"] if h[0] != b"range"]}
+        wants_head = self.head.method == "HEAD"
+        # A copy: uvicorn's own tells it that no body comes. Without Range, which a server may ignore (RFC 9110 14.2):
+        # Starlette answers a broken one with plain text.
+        headers = [h for h in self.scope["headers"] if h[0] != b"range"]
+        scope = {**self.scope, "method": "GET" if wants_head else self.head.method, "headers": headers}
         scope.setdefault("state", {})[problems.REQUEST_ID] = self.id
         started = False
 

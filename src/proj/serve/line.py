@@ -1,7 +1,7 @@
 """What waits for the threads that answer: first in, first out; of threads that wait, the last one to come goes first.
 
 `queue.SimpleQueue` wakes them in turn, so that few requests are answered by all threads one after the other, each on a
-core and with memory that went cold since it was last asked: one connection's answers took 1.57 times the bare model's
+core and with memory that went cold since it was last asked: one connection's answers took 1.49 times the bare model's
 time instead of 1.31.
 """
 
