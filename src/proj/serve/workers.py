@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,15 @@ class Worker:
     child: Child | None = None
     ready: bool = False
     failed_starts: int = 0
-    start_at: float = field(default_factory=time.monotonic)
+    start_at: float = math.inf  # on time.monotonic's clock
 
 
 class Workers:
-    """All of them. `main` is what each runs, `served` tells which staged bundles a new one loads."""
+    """All of them. `main` is what each runs, `served` tells which staged bundles a new one loads.
+
+    The first says 503 until it has loaded the models, and the others start when it has: beside one that answers none
+    says 503 to a client that the kernel happens to give it.
+    """
 
     def __init__(
         self, settings: Settings, sock: socket.socket, folder: Path, children: Children,
@@ -43,6 +48,7 @@ class Workers:
         self.settings, self.sock, self.folder, self.children = settings, sock, folder, children
         self.main, self.served = main, served
         self.all = [Worker(i) for i in range(settings.workers)]
+        self.all[0].start_at = time.monotonic()
         self.have_been_ready = False
         board.create(folder, settings.workers)
         if settings.rate:
@@ -56,8 +62,7 @@ class Workers:
         """Start those that have no process and have waited long enough."""
         for w in self.all:
             if w.child is None and w.start_at <= time.monotonic():
-                # Until one has been ready, the first says 503; else connections wait in the socket.
-                early = w.index == 0 and not self.have_been_ready
+                early = not self.have_been_ready  # later, connections wait in the socket
                 w.child = self.children.start(
                     self.main, self.served(), self.settings, self.sock, str(self.folder), w.index, early,
                     name="proj-worker",
@@ -65,7 +70,7 @@ class Workers:
 
     def next_start(self) -> float | None:
         """When one is due, in the clock's seconds."""
-        return min((w.start_at for w in self.all if w.child is None), default=None)
+        return min((w.start_at for w in self.all if w.child is None and w.start_at < math.inf), default=None)
 
     def waited_for(self) -> list[Any]:
         """What becomes readable when a worker says something, or ends."""
@@ -79,7 +84,8 @@ class Workers:
             alive = w.child.process.is_alive()
             for message in w.child.heard():
                 if message[0] == "ready":
-                    w.ready, w.failed_starts, self.have_been_ready = True, 0, True
+                    w.ready, w.failed_starts = True, 0
+                    self._have_one()
                 yield w, message
             if not alive:
                 self._bury(w)
@@ -90,6 +96,12 @@ class Workers:
         for w in self.ready:
             if w.child is not None:
                 w.child.say(*message)
+
+    def _have_one(self) -> None:
+        if not self.have_been_ready:
+            self.have_been_ready = True
+            for w in self.all:
+                w.start_at = min(w.start_at, time.monotonic())
 
     def _bury(self, w: Worker) -> None:
         assert w.child is not None
