@@ -18,7 +18,7 @@ from loguru import logger
 from starlette.requests import ClientDisconnect
 
 from proj.errors import ProjError
-from proj.serve import answer, openapi, problems, protocol, routes, v2
+from proj.serve import answer, cores, openapi, problems, protocol, routes, v2
 from proj.serve import head as heads
 from proj.serve.body import Body
 from proj.serve.connection import Connection
@@ -58,7 +58,7 @@ class App(FastAPI):
             lifespan=_lifespan,
         )
         self.slots, self.settings, self.metrics, self.board = slots, settings, metrics, shared
-        self.queue = Queue(settings, threads, metrics, shared)
+        self.queue = Queue(settings, threads, metrics, shared, cores.pins(settings, index))
         self.guard = Guard(settings, folder, index)
         self.requests_log = Log(settings)
         self.draining = False

@@ -20,7 +20,7 @@ from loguru import logger
 
 from proj import infer
 from proj.errors import Busy, InputError
-from proj.serve import board
+from proj.serve import board, cores
 from proj.serve.line import Line
 
 if TYPE_CHECKING:
@@ -52,16 +52,22 @@ class Job:
 
 
 class Queue:
-    """Holds at most `settings.queue_size` waiting inputs in all workers together."""
+    """Holds at most `settings.queue_size` waiting inputs in all workers together.
 
-    def __init__(self, settings: Settings, threads: int, metrics: Metrics, shared: Board) -> None:
+    `pins` are the cores that its threads keep to, one each; none lets them run anywhere.
+    """
+
+    def __init__(
+        self, settings: Settings, threads: int, metrics: Metrics, shared: Board, pins: Sequence[int] = ()
+    ) -> None:
         self.settings, self.threads, self.metrics, self.board = settings, threads, metrics, shared
         self._jobs: Line[Job] = Line()
         self._done: deque[Job] = deque()
         self._told = False  # has the event loop been told of what is in `_done`?
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads = [
-            threading.Thread(target=self._work, name=f"proj-answers-{i}", daemon=True) for i in range(threads)
+            threading.Thread(target=self._work, args=pins[i : i + 1], name=f"proj-answers-{i}", daemon=True)
+            for i in range(threads)
         ]
 
     def start(self) -> None:
@@ -122,7 +128,9 @@ class Queue:
 
     # ---- in the threads
 
-    def _work(self) -> None:
+    def _work(self, core: int | None = None) -> None:
+        if core is not None:
+            cores.keep_to(core)
         while jobs := self._take():
             now = time.monotonic()
             wanted = [job for job in jobs if self._still_wanted(job, now)]

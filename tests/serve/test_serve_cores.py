@@ -1,0 +1,44 @@
+"""Which cores the server's threads run on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from serving import Server, free_log
+
+from proj.serve import cores
+from proj.serve.settings import Settings
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps threads to cores, and lists them")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "told", "want"),
+    [
+        ({0, 1}, {"workers": 1, "threads": 2}, [(0, 1)]),
+        ({0, 1}, {"workers": 2, "threads": 1}, [(0,), (1,)]),
+        ({2, 3, 6, 7}, {"workers": 2, "threads": 2}, [(2, 3), (6, 7)]),
+        ({0, 1}, {"workers": 1, "threads": 1}, [()]),
+        ({0, 1}, {"workers": 1, "threads": 3}, [()]),
+        ({0, 1}, {"workers": 2, "threads": 2}, [(), ()]),
+    ],
+)
+def test_threads_keep_to_a_core_where_there_is_one_for_each(
+    monkeypatch: pytest.MonkeyPatch, allowed: set[int], told: dict[str, int], want: list[tuple[int, ...]]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
+    assert [cores.pins(Settings.model_validate(told), i) for i in range(told["workers"])] == want
+
+
+@pytest.mark.skipif(cores.cores() != len(os.sched_getaffinity(0)), reason="a quota allows fewer cores than there are")
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_servers_threads_are_kept_to_cores_unless_more_were_asked_for(folder: Path, digits: Path, spare: int) -> None:
+    there = sorted(os.sched_getaffinity(0))
+    with Server(digits, free_log(folder), workers=1, threads=len(there) + spare) as server:
+        (worker,) = server.workers()
+        tasks = [task.read_text() for task in Path(f"/proc/{worker}/task").glob("*/status")]
+    allowed = [line.split()[1] for task in tasks for line in task.splitlines() if "Cpus_allowed_list" in line]
+    assert [allowed.count(str(core)) for core in there] == [0 if spare else 1] * len(there)
