@@ -45,7 +45,8 @@ class SideError(Exception):
 class Times:
     """Of one training. Speeds leave out the first epoch and validation.
 
-    `whole_s`: start of the process to weights on disk; `first_step_s`: to the first step's end; `training_s`: from
+    `whole_s`: start of the process to the last weights on disk, and no less than to the training's end: a side that
+    keeps the best alone knows only then that they are; `first_step_s`: to the first step's end; `training_s`: from
     Lightning's (or the loop's) start to its end, validation, checkpoints and a frozen backbone's features included.
     """
 
@@ -62,7 +63,7 @@ def times(clock: dict[str, Any], *, start: float, weights: Path | None, accuracy
     """`clock`: as peers/clock.py gives it. `start`: Unix time of the process. `weights`: a folder, or None."""
     later = clock["epochs"][1:] or clock["epochs"]
     seconds = sum(e["seconds"] for e in later)
-    saved = newest(weights) if weights else clock["ended"]
+    saved = max(newest(weights), clock["ended"]) if weights else clock["ended"]
     return Times(
         images_per_s=sum(e["images"] for e in later) / seconds if seconds else 0.0,
         steps_per_s=sum(e["steps"] for e in later) / seconds if seconds else 0.0,

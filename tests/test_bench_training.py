@@ -97,6 +97,13 @@ def test_the_first_epoch_is_not_timed(tmp_path: Path) -> None:
     assert (got.first_step_s, got.training_s, got.whole_s) == (4.5, 10.0, 20.0)
 
 
+def test_weights_that_were_best_early_are_known_to_be_the_best_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "best.ckpt").touch()
+    os.utime(tmp_path / "best.ckpt", (106.0, 106.0))
+    got = sides.times(clock(a=[1, 32, 2.0]), start=100.0, weights=tmp_path, accuracy=0.5)
+    assert got.whole_s == 13.0
+
+
 def test_of_one_epoch_that_one_is_timed() -> None:
     assert sides.times(clock(a=[1, 32, 2.0]), start=0.0, weights=None, accuracy=0.0).images_per_s == 16.0
 
