@@ -33,10 +33,11 @@ def test_threads_keep_to_a_core_where_there_is_one_for_each(
     assert [cores.pins(Settings.model_validate(told), i) for i in range(told["workers"])] == want
 
 
-@pytest.mark.skipif(cores.cores() != len(os.sched_getaffinity(0)), reason="a quota allows fewer cores than there are")
 @pytest.mark.parametrize("spare", [0, 1])
 def test_a_servers_threads_are_kept_to_cores_unless_more_were_asked_for(folder: Path, digits: Path, spare: int) -> None:
     there = sorted(os.sched_getaffinity(0))
+    if len(there) < 2:
+        pytest.skip("one core: nothing to tell apart")
     with Server(digits, free_log(folder), workers=1, threads=len(there) + spare) as server:
         (worker,) = server.workers()
         tasks = [task.read_text() for task in Path(f"/proc/{worker}/task").glob("*/status")]
