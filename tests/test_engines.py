@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,6 +85,25 @@ def test_answers_do_not_mix_where_threads_call_at_once(engine: engines.Name, tmp
         for _ in range(3):
             for y, want in zip(pool.map(lambda x: infer.run(model, x), xs), alone, strict=True):
                 np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="ONE CORE: nothing runs side by side")
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_as_many_calls_as_it_was_told_run_side_by_side(engine: engines.Name, tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "b", names=("a", "b", "c"), work=40)
+    model = infer.load(folder, engine=engine, callers=2)
+    x = inputs("image", 1)
+
+    def calls(_: int) -> float:
+        start_s = time.perf_counter()
+        for _ in range(10):
+            infer.run(model, x)
+        return time.perf_counter() - start_s
+
+    with ThreadPoolExecutor(2) as pool:
+        both_s = min(max(pool.map(calls, range(2))) for _ in range(8))
+    alone_s = min(calls(0) for _ in range(8))
+    assert both_s < 1.6 * alone_s  # one after the other takes twice as long
 
 
 @BF16

@@ -48,14 +48,15 @@ def load(
     folder: Path,
     *,
     threads: int = 1,
+    callers: int = 1,
     engine: engines.Name = "onnxruntime",
     precision: engines.Precision = "fp32",
     checked: bool = False,
 ) -> Model:
     """Load a bundle and prove it: on its own example, and where ONNX Runtime does not run it, against that too.
 
-    `threads` work on one answer; 0 is the engine's own choice. `checked`: `bundle.verify` and `bundle.check_graph` said
-    yes to these very files before, and are not asked again.
+    `threads` work on one answer; 0 is the engine's own choice. `callers` threads may ask at once. `checked`:
+    `bundle.verify` and `bundle.check_graph` said yes to these very files before, and are not asked again.
     Raises BundleError when the bundle is broken, is not safe, or does not give its example's answer; what
     `engines.check` raises.
     """
@@ -63,7 +64,7 @@ def load(
     graph = folder / bundle.GRAPH
     if not checked:
         bundle.check_graph(graph)
-    chosen = engines.make(graph, engine=engine, precision=precision, threads=threads)
+    chosen = engines.make(graph, engine=engine, precision=precision, threads=threads, callers=callers)
     model = Model(manifest, chosen, manifest.spec, _tokenizer(folder / bundle.TOKENIZER))
     reference = chosen if engine == "onnxruntime" else engines.make(graph)
     _prove(manifest, reference, folder)

@@ -27,7 +27,7 @@ from proj import bundle
 from proj.bundle import Manifest
 from proj.errors import BundleError, ResourceError
 from proj.preprocess.spec import ImageSpec, TextSpec
-from proj.serve import children, memory, stage
+from proj.serve import children, cores, memory, stage
 from proj.serve.memory import Room
 from proj.serve.settings import Settings
 
@@ -110,7 +110,10 @@ def load(job: Job, settings: Settings, room: Room) -> None:
     from proj import infer
 
     def fits() -> None:
-        model = infer.load(job.staged, threads=1, engine=settings.engine, precision=settings.precision, checked=True)
+        model = infer.load(
+            job.staged, callers=cores.at_once(settings), engine=settings.engine, precision=settings.precision,
+            checked=True,
+        )  # fmt: skip
         x = model.manifest.example.array()
         infer.run(model, x.repeat(settings.max_batch or model.best_batch, axis=0))
 

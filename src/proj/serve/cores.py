@@ -33,6 +33,11 @@ def shares(settings: Settings) -> tuple[int, int]:
     return workers, settings.threads or max(1, there // workers)
 
 
+def at_once(settings: Settings) -> int:
+    """How many threads of a worker can run the model at the same time."""
+    return min(shares(settings)[1], cores())
+
+
 def pins(settings: Settings, worker: int) -> tuple[int, ...]:
     """The core that each thread of a worker keeps to, where the server has one thread for each core; else none.
 

@@ -208,7 +208,9 @@ def _load_all(app: App, served: dict[str, Path]) -> None:
 
 def _load(folder: Path, settings: Settings) -> infer.Model:
     """Loaded, proved on its own example, and warm."""
-    model = infer.load(folder, threads=1, engine=settings.engine, precision=settings.precision, checked=True)
+    model = infer.load(
+        folder, callers=cores.at_once(settings), engine=settings.engine, precision=settings.precision, checked=True
+    )
     x = model.manifest.example.array()
     for _ in range(WARM_UP_RUNS):
         infer.run(model, x)
