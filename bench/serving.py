@@ -1,7 +1,7 @@
-r"""Serving against other servers and against bare loops: alternating rounds in one run, with the bars.
+r"""Serving against other servers and against bare loops: alternating slices in one run, with the bars.
 
     python bench/serving.py PHOTOS [PEERS_PYTHON]                               all sides, three rounds, half an hour
-    python bench/serving.py PHOTOS --sides ours --rounds 1 --seconds 2          a look; needs no peers
+    python bench/serving.py PHOTOS --sides ours --rounds 1                      a look; needs no peers
     python bench/serving.py PHOTOS PYTHON --model FOLDER                        the model is made once and kept there
 
 PHOTOS is a folder of JPEG photos, one folder a class (TrashNet's). The peers live in an environment of their own:
@@ -23,19 +23,21 @@ bentoml        BentoML, adaptive batches of up to 16, the same ONNX file
 bare           decode and model in loops over bytes in memory, as many threads as ours
 
 The model is mobilenetv3_small_100 with six classes, trained for some epochs by `proj train` at 224 x 224 and exported
-by it. Every side takes the same photos as a form's file (raw: as the body). A round starts each side anew, asks it at
-each number of connections in a closed loop, and stops it; every second round runs backwards. The load comes from this
-process, by proj.serve.load, on the same cores. PSS is taken after the load. Exit code 1 when a bar is missed.
+by it. Every side takes the same photos as a form's file (raw: as the body).
+
+Machines that are rented drift by a third within minutes, so sides are compared within seconds: a pair of sides is
+started, and takes turns in slices, at each number of connections in a closed loop; while one is asked, the other is
+stopped (SIGSTOP). A ratio is of two slices that follow each other. Every second slice, and every second round of
+pairs, runs backwards. The load comes from this process, by proj.serve.load, on the same cores. PSS is taken after the
+load. Exit code 1 when a bar is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,23 +48,23 @@ from serving_sides import (
     Running,
     Side,
     SideError,
-    bare,
     make,
     peer_sides,
     photos,
     proj_side,
     versions,
 )
-from serving_table import AT, Bare, Seen, bars, sides
+from serving_table import bars, sides
+from serving_turns import BARE, Found, rounds
 from training_sides import machine
-from training_table import Line, order, table
+from training_table import Line, table
 
-from proj.serve import cores, load, traffic
+from proj.serve import cores, traffic
 from proj.serve.settings import Settings
 
 OURS = ("ours", "raw", "openvino", "bf16")
 PEERS = ("fastapi-torch", "fastapi-onnx", "fastapi-ours", "litserve", "bentoml")
-NAMES = (*OURS, *PEERS, "bare")
+NAMES = (*OURS, *PEERS, BARE)
 AGREES, CHANGED = 1e-3, 0.005
 ANSWERS = 400  # photos whose answers are compared with torch's
 
@@ -81,30 +83,6 @@ def all_sides(made: Made, peers: str | None) -> dict[str, Side]:
     }
     them = peer_sides(made, peers or sys.executable, workers=workers, threads=threads)
     return found | {k: s for k, s in them.items() if peers or k == "fastapi-ours"}
-
-
-def measure(side: Side, sent: list[bytes], args: argparse.Namespace, i: int, folder: Path) -> Seen:
-    """One side in one round."""
-    seen = Seen(side.name, i)
-    with Running(side, sent[0], folder / f"{side.name}.log") as server:
-        seen.start_s = server.start_s
-        requests = [side.request(server.url, photo) for photo in sent]
-        load.run(server.url, requests, connections=8, seconds=args.warm)
-        for c in args.connections:
-            got = load.run(server.url, requests, connections=c, seconds=args.seconds, warm_s=args.warm)
-            seen.per_second[c] = got.per_second
-            seen.p50_ms[c], seen.p99_ms[c] = 1000 * got.latency_s(0.5), 1000 * got.latency_s(0.99)
-            seen.failed[c] = len(got.status) - got.statuses.get(200, 0)
-            seen.load_cpu_ms[c] = 1000 * got.cpu_s / max(1, len(got.status))
-        seen.pss_mb = server.pss_mb()
-    return seen
-
-
-def bare_loops(made: Made, folder: Path, args: argparse.Namespace, i: int) -> Bare:
-    workers, threads = cores.shares(Settings())
-    many = bare(made.bundle, folder / "photos", workers * threads, args.seconds, folder)
-    one = bare(made.bundle, folder / "photos", 1, args.seconds, folder)
-    return Bare(i, many["images_per_s"], one["p50_ms"])
 
 
 def answers(side: Side, sent: list[bytes], want: np.ndarray[Any, Any], folder: Path) -> tuple[float, float]:
@@ -163,49 +141,23 @@ def agreement(found: dict[str, Side], sent: list[bytes], made: Made, folder: Pat
     return lines
 
 
-def rounds(found: dict[str, Side], sent: list[bytes], made: Made, args: argparse.Namespace, folder: Path) -> Any:
-    seen: list[Seen] = []
-    loops: list[Bare] = []
-    failed: dict[str, str] = {}
-    names = [n for n in args.sides if n in found or n == "bare"]
-    for i in range(args.rounds):
-        for name in order([n for n in names if n not in failed], i):
-            start = time.monotonic()
-            gc.collect()
-            try:
-                if name == "bare":
-                    loops.append(bare_loops(made, folder, args, i))
-                    shown = f"{loops[-1].images_per_s:.0f} images/s; one thread {loops[-1].one_ms:.2f} ms"
-                else:
-                    s = measure(found[name], sent, args, i, folder)
-                    seen.append(s)
-                    shown = ", ".join(f"c{c} {v:.0f}/s" for c, v in s.per_second.items())
-                    shown += f", start {s.start_s:.2f} s, PSS {s.pss_mb:.0f} MB"
-                    shown += f", load {s.load_cpu_ms.get(AT, 0):.3f} ms CPU a request"
-            except (SideError, OSError) as e:
-                failed[name] = str(e).splitlines()[-1]
-                say(f"round {i + 1}: {name} did not run: {e}")
-                continue
-            say(f"round {i + 1} of {args.rounds}: {name}: {shown} ({time.monotonic() - start:.0f} s)")
-    return seen, loops, failed
-
-
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a folder of JPEG photos, one folder a class")
     parser.add_argument("peers", nargs="?", metavar="PEERS_PYTHON", help="python of the peers' environment")
     parser.add_argument("--sides", nargs="+", choices=NAMES, default=list(NAMES), metavar="SIDE", help=", ".join(NAMES))
     parser.add_argument("--connections", nargs="+", type=int, default=[1, 8, 64, 256], metavar="N")
-    parser.add_argument("--rounds", type=int, default=3, help="every second one runs backwards")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--warm", type=float, default=1.0, help="seconds before it that do not count")
+    parser.add_argument("--rounds", type=int, default=3, help="each starts every pair anew")
+    parser.add_argument("--slices", type=int, default=3, help="turns of each side in a round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--warm", type=float, default=0.5, help="seconds before it that do not count")
     parser.add_argument("--count", type=int, default=200, help="photos that are sent in turn")
     parser.add_argument("--epochs", type=int, default=6, help="of the model's training")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="where the model is kept for another run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
     args = parser.parse_args(words)
-    if args.rounds < 1 or args.count < 1 or args.epochs < 1 or min(args.connections) < 1:
-        parser.error("--rounds, --count, --epochs and --connections must be 1 or more")
+    if min(args.rounds, args.slices, args.count, args.epochs, *args.connections) < 1:
+        parser.error("--rounds, --slices, --count, --epochs and --connections must be 1 or more")
     if args.seconds <= 0 or args.warm < 0:
         parser.error("--seconds must be more than 0, --warm not less")
     if not args.photos.is_dir():
@@ -227,8 +179,8 @@ def main() -> int:
     args = arguments()
     here = versions(sys.executable)
     them = versions(args.peers) if args.peers else {}
-    for name, found in {"ours": here, "peers": them}.items():
-        print(f"{name}: " + (", ".join(f"{k} {v}" for k, v in found.items()) or "no environment"))
+    for name, there in {"ours": here, "peers": them}.items():
+        print(f"{name}: " + (", ".join(f"{k} {v}" for k, v in there.items()) or "no environment"))
     print(f"{machine()}, {cores.cores()} usable{', AMX' if has_amx() else ''}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -237,24 +189,25 @@ def main() -> int:
         sent = photos(args.photos, args.count, folder / "photos")
         print(f"{len(sent)} photos of {sum(map(len, sent)) / len(sent) / 1000:.1f} kB on average", flush=True)
         known = all_sides(made, args.peers)
-        seen, loops, failed = rounds(known, sent, made, args, folder)
+        found = Found(known, sent, made, args, folder)
+        rounds(found)
         compared = photos(args.photos, ANSWERS, folder / "compared")
-        ran = {n: s for n, s in known.items() if n in args.sides and n not in failed}
+        ran = {n: s for n, s in known.items() if n in args.sides and n not in found.failed}
         same = agreement(ran, compared, made, folder)
-    lines = [*bars(seen, loops, amx=has_amx()), *same]
-    print("\n".join(sides(seen, args.connections)))
-    if loops:
-        print("bare loops: " + "; ".join(f"{b.images_per_s:.0f} images/s, one thread {b.one_ms:.2f} ms" for b in loops))
+    lines = [*bars(found.seen, found.bare, found.processes, amx=has_amx()), *same]
+    print("\n".join(sides(found.seen, found.bare, found.processes, args.connections)))
     print("\n".join(["", *table([x for x in lines if x.ours or x.missing])]))
-    for name, why in failed.items():
+    for name, why in found.failed.items():
         print(f"{name} did not run: {why}")
     if args.json:
         asked = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-        content = {"machine": machine(), "versions": {"ours": here, "peers": them}, "asked": asked, "failed": failed,
-                   "seen": [asdict(s) for s in seen], "bare": [asdict(b) for b in loops],
-                   "lines": [x.content() for x in lines]}  # fmt: skip
+        content = {
+            "machine": machine(), "versions": {"ours": here, "peers": them}, "asked": asked, "failed": found.failed,
+            "seen": [asdict(s) for s in found.seen], "bare": [asdict(b) for b in found.bare],
+            "processes": [asdict(p) for p in found.processes], "lines": [x.content() for x in lines],
+        }  # fmt: skip
         args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return int(bool(failed) or any(x.holds is False for x in lines))
+    return int(bool(found.failed) or any(x.holds is False for x in lines))
 
 
 if __name__ == "__main__":

@@ -115,11 +115,24 @@ class Running:
     def rss_mb(self) -> float:
         return sum(memory_bytes(pid, "Rss") for pid in tree(self.process.pid)) / 1e6
 
+    def pause(self) -> None:
+        """Stand still, all of it, until `go_on`."""
+        self._all(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._all(signal.SIGCONT)
+
+    def _all(self, which: signal.Signals) -> None:
+        for pid in tree(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, which)
+
     def children(self) -> list[int]:
         return tree(self.process.pid)[1:]
 
     def stop(self) -> None:
         if self.process.poll() is None:
+            self.go_on()
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(20)

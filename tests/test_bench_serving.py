@@ -11,6 +11,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ import fuzz_requests  # noqa: E402
 import fuzz_serving  # noqa: E402
 import overload  # noqa: E402
 import serving_sides as sides  # noqa: E402
-from serving_table import Bare, Seen, bars  # noqa: E402
+from serving_table import Bare, Process, Seen, bars  # noqa: E402
 from serving_table import sides as rows  # noqa: E402
+from serving_turns import pairs  # noqa: E402
 
 from proj.serve.traffic import BROKEN, Result  # noqa: E402
 
@@ -37,10 +39,12 @@ serving = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(serving)
 
 
-def seen(side: str, round: int, per_second: float, p99_ms: float = 90.0, one_ms: float = 2.0) -> Seen:
+def seen(
+    side: str, number: int, per_second: float, *, beside: tuple[str, ...], p99_ms: float = 90.0, one_ms: float = 2.0
+) -> Seen:
     return Seen(
-        side, round, per_second={1: 300.0, 64: per_second}, p50_ms={1: one_ms, 64: 70.0}, p99_ms={1: 5.0, 64: p99_ms},
-        failed={1: 0, 64: 0}, start_s=0.8, pss_mb=150.0,
+        side, beside, number, per_second={1: 300.0, 64: per_second}, p50_ms={1: one_ms, 64: 70.0},
+        p99_ms={1: 5.0, 64: p99_ms}, failed={1: 0, 64: 0},
     )  # fmt: skip
 
 
@@ -48,37 +52,84 @@ def result(ended: list[float], status: list[int], seconds: float = 10.0) -> Resu
     return Result(seconds, np.array(ended) - 0.1, np.array(ended), np.array(status), 0, 0.0)
 
 
-def test_a_peer_is_compared_with_ours_of_the_same_round() -> None:
-    found = [seen("ours", 0, 800), seen("fastapi-onnx", 0, 400), seen("fastapi-onnx", 1, 250), seen("ours", 1, 750)]
-    line = next(x for x in bars(found, [], amx=False) if x.against == "fastapi-onnx")
+def test_a_peer_is_compared_with_ours_of_the_same_turn() -> None:
+    one, other = ("ours", "fastapi-onnx"), ("ours", "litserve")
+    found = [
+        seen("ours", 0, 800, beside=one), seen("fastapi-onnx", 0, 400, beside=one),
+        seen("fastapi-onnx", 1, 250, beside=one), seen("ours", 1, 750, beside=one), seen("ours", 0, 100, beside=other),
+    ]  # fmt: skip
+    line = next(x for x in bars(found, [], [], amx=False) if x.against == "fastapi-onnx")
     assert line.ratios == [2.0, 3.0]
     assert line.holds
 
 
+def test_each_side_takes_turns_with_ours() -> None:
+    assert pairs(["ours", "litserve", "bare"]) == [("ours", "litserve"), ("ours", "bare")]
+    assert pairs(["ours", "bf16", "fastapi-torch"])[-1] == ("bf16", "fastapi-torch")
+    assert pairs(["ours"]) == [("ours",)]
+    assert pairs(["bare"]) == [("bare",)]
+
+
 def test_what_was_not_measured_has_no_ratio() -> None:
-    lines = bars([seen("ours", 0, 800)], [], amx=False)
+    lines = bars([seen("ours", 0, 800, beside=("ours",))], [], [Process("ours", 0.8, 150.0)], amx=False)
     assert {x.against for x in lines if x.ours} == {"64 ÷ its req/s", "one second", "one MB"}
 
 
 def test_the_bars_of_one_side_are_in_their_units() -> None:
-    lines = {x.what: x for x in bars([seen("ours", 0, 800, p99_ms=90, one_ms=2.6)], [Bare(0, 900.0, 2.0)], amx=False)}
-    assert lines["p99 at 64"].ratios == [pytest.approx(90 / 80)]
+    turn = seen("ours", 0, 800, beside=("ours", "bare"), p99_ms=90, one_ms=2.6)
+    apart = seen("ours", 0, 100, beside=("ours", "litserve"), p99_ms=720)
+    found = bars([turn, apart], [Bare(0, 900.0, 2.0)], [Process("ours", 0.8, 150.0)], amx=False)
+    lines = {x.what + ("" if x.unit != "req/s" else f" {x.against}"): x for x in found}
+    assert lines["p99 at 64"].ratios == [pytest.approx(90 / 80), pytest.approx(720 / 640)]
     assert lines["latency at one connection"].ratios == [pytest.approx(1.3)]
-    assert lines["req/s at 64"].against == "bare loops"
-    assert lines["req/s at 64"].ratios == [pytest.approx(800 / 900)]
+    assert lines["req/s at 64 bare loops"].ratios == [pytest.approx(800 / 900)]
     assert (lines["start to first answer"].holds, lines["PSS of all processes"].holds) == (True, True)
 
 
 def test_bf16_has_a_bar_where_the_cpu_has_amx() -> None:
-    found = [seen("bf16", 0, 1100), seen("fastapi-torch", 0, 110)]
-    assert [x.ratios for x in bars(found, [], amx=True) if "bf16" in x.what] == [[10.0]]
-    assert not [x for x in bars(found, [], amx=False) if "bf16" in x.what]
+    pair = ("bf16", "fastapi-torch")
+    found = [seen("bf16", 0, 1100, beside=pair), seen("fastapi-torch", 0, 110, beside=pair)]
+    assert [x.ratios for x in bars(found, [], [], amx=True) if "bf16" in x.what] == [[10.0]]
+    assert not [x for x in bars(found, [], [], amx=False) if "bf16" in x.what]
 
 
 def test_the_table_has_a_row_a_side() -> None:
-    made = rows([seen("ours", 0, 800), seen("ours", 1, 840), seen("litserve", 0, 200)], [1, 64])
-    assert [r.split()[0] for r in made] == ["side", "ours", "litserve"]
+    pair = ("ours", "litserve")
+    turns = [
+        seen("ours", 0, 800, beside=pair),
+        seen("ours", 1, 840, beside=pair),
+        seen("litserve", 0, 200, beside=pair),
+    ]
+    made = rows(turns, [Bare(0, 900.0, 2.0)], [Process("ours", 0.8, 150.0)], [1, 64])
+    assert [r.split()[0] for r in made] == ["side", "ours", "litserve", "bare"]
     assert "800..840" in made[1]
+    assert "900..900" in made[3]
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="Linux's /proc")
+def test_a_side_stands_still_in_the_others_turn(tmp_path: Path) -> None:
+    code = (
+        "import http.server, os\n"
+        "class H(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_POST(self):\n"
+        "        self.send_response(200); self.send_header('content-length', '0'); self.end_headers()\n"
+        "http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve_forever()\n"
+    )
+    with sides.Running(sides.Side("tiny", (sys.executable, "-c", code)), b"x", tmp_path / "log") as server:
+        stat = Path(f"/proc/{server.process.pid}/stat")
+
+        def state() -> str:
+            return stat.read_text().rpartition(")")[2].split()[0]
+
+        server.pause()
+        deadline = time.monotonic() + 5
+        while state() != "T" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert state() == "T"
+        server.go_on()
+        assert sides.traffic.ask(server.url, server.side.request(server.url, b"x"))[0] == 200
+        server.pause()  # and it is ended all the same
+    assert server.process.returncode is not None
 
 
 def test_the_load_of_a_form_names_the_sides_own_field() -> None:
@@ -167,6 +218,7 @@ def test_memory_that_keeps_growing_is_not_flat() -> None:
     ("words", "said"),
     [
         (["--rounds", "0"], "must be 1 or more"),
+        (["--slices", "0"], "must be 1 or more"),
         (["--seconds", "0"], "must be more than 0"),
         (["--sides", "our"], "invalid choice: 'our'"),
     ],
@@ -194,17 +246,17 @@ def test_a_small_comparison_from_photos_to_table(tmp_path: Path) -> None:
     from made_projects import photos
 
     out = tmp_path / "found.json"
-    words = ["--sides", "ours", "fastapi-ours", "bare", "--rounds", "1", "--seconds", "1", "--warm", "0.3"]
+    words = ["--sides", "ours", "fastapi-ours", "bare", "--rounds", "1", "--slices", "1", "--seconds", "1"]
     command = [sys.executable, str(ROOT / "bench" / "serving.py"), str(photos(tmp_path / "photos")), *words]
     command += ["--connections", "1", "64", "--count", "10", "--epochs", "1", "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode in {0, 1}, done.stderr  # a busy machine may miss a bar
     found = json.loads(out.read_text())
     assert not found["failed"]
-    assert [s["side"] for s in found["seen"]] == ["ours", "fastapi-ours"]
+    assert [s["side"] for s in found["seen"]] == ["ours", "fastapi-ours", "ours"]
     assert all(s["per_second"]["64"] > 10 and not any(s["failed"].values()) for s in found["seen"]), done.stdout
     assert found["bare"][0]["images_per_s"] > 10
     lines = {x["what"]: x for x in found["lines"] if x["ours"]}
     assert lines["ours: largest difference of probabilities"]["holds"]
     assert lines["ours: share of other answers"]["holds"]
-    assert all(math.isfinite(s["pss_mb"]) and s["pss_mb"] > 10 for s in found["seen"])
+    assert all(math.isfinite(p["pss_mb"]) and p["pss_mb"] > 10 for p in found["processes"])
