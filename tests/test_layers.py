@@ -59,9 +59,15 @@ def test_a_mistyped_verb_loads_nothing_more() -> None:
 
 
 def test_the_server_loads_no_training_stack() -> None:
-    loaded = loaded_by("import proj.infer, proj.serve.app, proj.serve.supervisor, proj.serve.worker, onnxruntime")
+    loaded = loaded_by("import proj.infer, proj.serve.api, proj.serve.supervisor, proj.serve.worker, onnxruntime")
     assert {"fastapi", "onnxruntime"} <= loaded
     assert loaded & HEAVY == set()
+
+
+def test_a_first_answer_does_not_wait_for_fastapi() -> None:
+    loaded = loaded_by("from proj.serve import supervisor\nsupervisor._preload()")
+    assert "proj" in loaded
+    assert loaded & {"fastapi", "starlette"} == set()
 
 
 def test_predict_needs_the_bundle_alone() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from heads import head
-from starlette.requests import ClientDisconnect
 
 from proj.errors import InputTooLarge, TooSlow
 from proj.serve.body import Body
+from proj.serve.connection import HungUp
 from proj.serve.settings import Settings
 
 Sender = Callable[[], Awaitable[dict[str, Any]]]
@@ -126,7 +126,7 @@ def test_a_client_that_hangs_up() -> None:
             return {"type": "http.disconnect"}
 
         made = body(gone)
-        with pytest.raises(ClientDisconnect):
+        with pytest.raises(HungUp):
             await made.whole()
         assert made.ended
         await made.discard()

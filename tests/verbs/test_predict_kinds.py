@@ -211,7 +211,7 @@ def test_predict_answers_as_the_servers_own_queue_does(here: Path, capsys: pytes
     """The same texts through the application itself, as JSON of several inputs."""
     from fastapi.testclient import TestClient
 
-    from proj.serve import board, settings
+    from proj.serve import api, board, settings
     from proj.serve.app import App
     from proj.serve.metrics import Metrics
     from proj.serve.slots import Slot
@@ -224,7 +224,7 @@ def test_predict_answers_as_the_servers_own_queue_does(here: Path, capsys: pytes
     (here / "metrics").mkdir()
     shared, model = board.Board(here, 0), infer.load(here / "texts")
     slots = {"texts": Slot("texts", model.manifest, model)}
-    app = App(slots, told, 1, shared, Metrics(shared, here / "metrics", 0), here, 0)
+    app = App(slots, told, 1, shared, Metrics(shared, here / "metrics", 0), here, 0, api.build)
     with TestClient(app, base_url="http://localhost") as client:
         answers = client.post("/predict", json={"inputs": bodies}).json()["predictions"]
     for a, b in zip(got, answers, strict=True):

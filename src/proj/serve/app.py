@@ -1,35 +1,34 @@
 """The HTTP application on the models that are served: what every request goes through, and the routes.
 
 The routes that answer inputs are plain functions, called before FastAPI's layers, which cost more than they do;
-all others are FastAPI's. /openapi.json describes both.
+all others are FastAPI's (see `api`), which is built once the models are there. /openapi.json describes both.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import threading
 import time
 import traceback
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from loguru import logger
-from starlette.requests import ClientDisconnect
 
 from proj.errors import ProjError
-from proj.serve import answer, cores, openapi, problems, protocol, routes, v2
+from proj.serve import answer, cores, problems, protocol, v2
 from proj.serve import head as heads
 from proj.serve.body import Body
-from proj.serve.connection import Connection
+from proj.serve.connection import Connection, HungUp
 from proj.serve.guard import Guard
 from proj.serve.log import Log
 from proj.serve.queue import Queue
 from proj.serve.reply import Headers, Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from fastapi import FastAPI
     from starlette.types import Message, Receive, Scope, Send
 
     from proj.serve.board import Board
@@ -41,31 +40,27 @@ if TYPE_CHECKING:
 SWEEP_S = 1.0  # how often connections are looked at whose head does not come
 
 
-class App(FastAPI):
-    """`draining = True` turns /ready to 503."""
+class App:
+    """`draining = True` turns /ready to 503. `build` makes FastAPI's part, as `api.build` does."""
 
     def __init__(
-        self, slots: Slots, settings: Settings, threads: int, shared: Board, metrics: Metrics, folder: Path, index: int
-    ) -> None:
-        title, description = openapi.about(slots)
-        super().__init__(
-            title=title,
-            version=next(iter(slots.values())).manifest.version,
-            description=description,
-            docs_url=None,
-            redoc_url=None,
-            redirect_slashes=False,  # it would answer /predict/ with a redirect instead of a 404
-            lifespan=_lifespan,
-        )
+        self, slots: Slots, settings: Settings, threads: int, shared: Board, metrics: Metrics, folder: Path, index: int,
+        build: Callable[[App], FastAPI],
+    ) -> None:  # fmt: skip
         self.slots, self.settings, self.metrics, self.board = slots, settings, metrics, shared
         self.queue = Queue(settings, threads, metrics, shared, cores.pins(settings, index))
         self.guard = Guard(settings, folder, index)
         self.requests_log = Log(settings)
         self.draining = False
         self.hot = _hot_paths(slots)
-        problems.install(self)
-        routes.add(self)
-        openapi.install(self)
+        self._build = build
+        self._api: FastAPI | None = None
+        self._building = threading.Lock()
+
+    @property
+    def is_bare(self) -> bool:
+        """Is FastAPI's part still to be made?"""
+        return self._api is None
 
     @property
     def is_ready(self) -> bool:
@@ -74,15 +69,15 @@ class App(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever comes."""
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
             return
         start_s = time.perf_counter()
         head = heads.read(scope)
         call = _Call(self, head, scope, receive, send, self.requests_log.request_id(head))
         try:
             await call.answer()
-        except ClientDisconnect:
+        except HungUp:
             call.status = 499  # as proxies count a client that hung up; nobody is left to read an answer
         finally:
             seconds = time.perf_counter() - start_s
@@ -91,6 +86,22 @@ class App(FastAPI):
             self.requests_log.request(call.id, head, call.route, call.status, seconds, who, call.model)
             if call.status == 503 and call.connection is not None:
                 call.connection.breathe()
+
+    def api(self) -> FastAPI:
+        """FastAPI's part; the first call makes it, in some tenths of a second. For several threads."""
+        with self._building:
+            if self._api is None:
+                self._api = self._build(self)
+            return self._api
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """From the server's start to its end, as ASGI has it."""
+        await receive()
+        self.queue.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await asyncio.to_thread(self.queue.close)
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 class _Call:
@@ -120,7 +131,7 @@ class _Call:
             return
         try:
             made = await self.hot(connection.asker if connection is not None else Connection())
-        except ClientDisconnect:
+        except HungUp:
             raise
         except ProjError as e:
             await self.reply(problems.of(e, self.head.path, self.id))
@@ -162,6 +173,7 @@ class _Call:
         headers = [h for h in self.scope["headers"] if h[0] != b"range"]
         scope = {**self.scope, "method": "GET" if wants_head else self.head.method, "headers": headers}
         scope.setdefault("state", {})[problems.REQUEST_ID] = self.id
+        api = await asyncio.to_thread(self.app.api) if self.app.is_bare else self.app.api()
         started = False
 
         async def send(message: Message) -> None:
@@ -174,8 +186,8 @@ class _Call:
             await self.send(message)
 
         try:
-            await FastAPI.__call__(self.app, scope, self.receive, send)
-        except ClientDisconnect:
+            await api(scope, self.receive, send)
+        except HungUp:
             raise
         except Exception as e:
             if started:
@@ -211,14 +223,6 @@ def _hot_paths(slots: Slots) -> dict[str, Slot]:
     if len(slots) == 1:
         paths["/predict"] = next(iter(slots.values()))
     return paths
-
-
-@contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    assert isinstance(app, App)
-    app.queue.start()
-    yield
-    await asyncio.to_thread(app.queue.close)
 
 
 async def sweep(connections: set[Any]) -> None:

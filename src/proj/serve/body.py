@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from starlette.requests import ClientDisconnect
-
 from proj.errors import InputTooLarge, TooSlow
+from proj.serve.connection import HungUp
 
 if TYPE_CHECKING:
     from starlette.types import Receive
@@ -60,7 +59,7 @@ class Body:
         """The next part; may be empty.
 
         Raises InputTooLarge above `max_bytes`, TooSlow after `idle_s` without a byte or `upload_s` in all,
-        ClientDisconnect.
+        HungUp.
         """
         if not self._seen:
             self._check_declared()
@@ -74,7 +73,7 @@ class Body:
     async def discard(self) -> None:
         """Read what has not come yet and forget it, within bounds."""
         seen = 0
-        with contextlib.suppress(TimeoutError, TooSlow, ClientDisconnect):
+        with contextlib.suppress(TimeoutError, TooSlow, HungUp):
             if not self.ended:
                 async with asyncio.timeout(DISCARD_S):
                     while not self.ended and seen < DISCARD_BYTES:
@@ -107,7 +106,7 @@ class Body:
             self._waits = False
         if message["type"] == "http.disconnect":
             self._end()
-            raise ClientDisconnect
+            raise HungUp
         if not message.get("more_body", False):
             self._end()
         chunk: bytes = message.get("body", b"")

@@ -25,20 +25,20 @@ def about(slots: Slots) -> tuple[str, str]:
     return "Models", "Each model answers at /NAME/predict.\n\n" + "\n".join(lines)
 
 
-def install(app: App) -> None:
+def install(api: FastAPI, app: App) -> None:
     """Let /openapi.json tell of everything."""
     made: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
         if not made:
-            made.update(_whole(app))
+            made.update(_whole(api, app))
         return made
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    api.openapi = openapi  # type: ignore[method-assign]
 
 
-def _whole(app: App) -> dict[str, Any]:
-    schema: dict[str, Any] = FastAPI.openapi(app)
+def _whole(api: FastAPI, app: App) -> dict[str, Any]:
+    schema: dict[str, Any] = FastAPI.openapi(api)
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     components.update(_schemas())
     one = len(app.slots) == 1

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
 
 from proj.errors import Busy, ProjError
 from proj.serve.reply import Reply
@@ -91,45 +87,3 @@ def bug(request_path: str, request_id: str = "") -> Reply:
     """What a client hears of a fault in the server: it ends the connection, whose state nobody knows."""
     headers = {"connection": "close"}
     return reply(request_path, 500, "a fault of the server; its log says more", headers, request_id)
-
-
-def install(app: FastAPI) -> None:
-    """Answer every error of `app` with a problem, FastAPI's own included."""
-    app.add_exception_handler(ProjError, _proj_error)
-    app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(RequestValidationError, _validation)
-
-
-def response(request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem as FastAPI's routes give it."""
-    made = reply(request.url.path, status, detail, headers, request.scope["state"].get(REQUEST_ID, ""))
-    return _starlette(made)
-
-
-def _starlette(made: Reply) -> Response:
-    headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in made.headers}
-    return Response(made.body, made.status, headers, made.media_type.decode("ascii"))
-
-
-async def _proj_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProjError)
-    return _starlette(of(error, request.url.path, request.scope["state"].get(REQUEST_ID, "")))
-
-
-async def _http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    path, allowed = request.url.path, (error.headers or {}).get("Allow", "")
-    if error.status_code == 404:
-        detail = f"nothing at {path}; / is the page, /docs describes the API"
-    elif error.status_code == 405:
-        detail = f"{request.method} is not possible on {path}; {allowed} is"
-    else:
-        detail = str(error.detail)
-    return response(request, error.status_code, detail, error.headers)
-
-
-async def _validation(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(map(str, first.get("loc", ())))
-    return response(request, 422, f"{where}: {first.get('msg', 'not valid')}")

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Request
+from fastapi import FastAPI
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from proj.serve import problems, schemas
+from proj.errors import Busy
+from proj.serve import schemas
 from proj.serve.metrics import MEDIA_TYPE as METRICS_TYPE
 
 if TYPE_CHECKING:
@@ -22,41 +23,40 @@ STATIC = "/page/"
 Handler = Callable[..., Awaitable[Response]]
 
 
-def add(app: App) -> None:
+def add(api: FastAPI, app: App) -> None:
     """All of them; with one model its routes have no name before them too."""
-    _add_state(app)
+    _add_state(api, app)
     for name, slot in app.slots.items():
-        _add_model(app, slot, f"/{name}", in_schema=len(app.slots) > 1)
+        _add_model(api, app, slot, f"/{name}", in_schema=len(app.slots) > 1)
     if len(app.slots) == 1:
-        _add_model(app, next(iter(app.slots.values())), "", in_schema=True)
+        _add_model(api, app, next(iter(app.slots.values())), "", in_schema=True)
     else:
-        app.add_api_route("/", _file(PAGE / "models.html"), include_in_schema=False)
-    app.add_api_route("/docs", _file(PAGE / "docs.html"), include_in_schema=False)
+        api.add_api_route("/", _file(PAGE / "models.html"), include_in_schema=False)
+    api.add_api_route("/docs", _file(PAGE / "docs.html"), include_in_schema=False)
     for path in PAGE.iterdir():
         if path.suffix in {".js", ".css", ".svg"}:
-            app.add_api_route(STATIC + path.name, _file(path), include_in_schema=False)
+            api.add_api_route(STATIC + path.name, _file(path), include_in_schema=False)
 
 
-def _add_state(app: App) -> None:
-    @app.get("/health", response_model=schemas.Health, summary="Does the process live?", operation_id="health")
+def _add_state(api: FastAPI, app: App) -> None:
+    @api.get("/health", response_model=schemas.Health, summary="Does the process live?", operation_id="health")
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @app.get("/ready", response_model=schemas.Ready, summary="May requests be sent?", operation_id="ready")
-    async def ready(request: Request) -> Response:
+    @api.get("/ready", response_model=schemas.Ready, summary="May requests be sent?", operation_id="ready")
+    async def ready() -> Response:
         """503 while models are being loaded and while the server is stopping: a load balancer asks others then."""
         if not app.is_ready:
-            why = "the server is stopping" if app.draining else "a model is being loaded"
-            return problems.response(request, 503, why)
+            raise Busy("the server is stopping" if app.draining else "a model is being loaded")
         served = [slot.manifest.model for slot in app.slots.values()]
         return JSONResponse({"status": "ready", "model": served[0], "models": served})
 
-    @app.get("/models", response_model=schemas.Served, summary="Which models are there?", operation_id="models")
+    @api.get("/models", response_model=schemas.Served, summary="Which models are there?", operation_id="models")
     async def models() -> Response:
         """Each model's name is where its routes are: /NAME/predict, /NAME/model, and its page at /NAME/."""
         return JSONResponse({"models": [_line(slot) for slot in app.slots.values()]})
 
-    @app.get(
+    @api.get(
         "/metrics",
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
@@ -72,12 +72,12 @@ def _line(slot: Slot) -> dict[str, Any]:
     return {"name": slot.name, "title": m.title, "question": m.question, "model": m.model, "modality": m.modality}
 
 
-def _add_model(app: App, slot: Slot, base: str, *, in_schema: bool) -> None:
+def _add_model(api: FastAPI, app: App, slot: Slot, base: str, *, in_schema: bool) -> None:
     async def which() -> Response:
         """What the bundle says of itself: names, units, metrics, preprocessing, and the server's limits."""
         return JSONResponse(facts(slot, app.settings))
 
-    app.add_api_route(
+    api.add_api_route(
         f"{base}/model",
         which,
         response_model=schemas.ModelFacts,
@@ -85,7 +85,7 @@ def _add_model(app: App, slot: Slot, base: str, *, in_schema: bool) -> None:
         operation_id=f"{slot.name}_model" if base else "model",
         include_in_schema=in_schema,
     )
-    app.add_api_route(f"{base}/", _page(below=bool(base)), include_in_schema=False)
+    api.add_api_route(f"{base}/", _page(below=bool(base)), include_in_schema=False)
 
 
 def facts(slot: Slot, settings: Settings) -> dict[str, Any]:

@@ -27,12 +27,14 @@ from proj.serve.workers import Workers
 
 GRACE_S = 5.0  # what a worker may take beyond its own time to stop before it is killed
 # What a worker needs is imported here, before it is forked, and so shared. Nothing of it may start a thread. Not ONNX
-# Runtime: one worker and this process took 13 MB more, and a worker's start was no faster.
+# Runtime: one worker and this process took 13 MB more, and a worker's start was no faster. Not FastAPI's part for one
+# worker: that imports it once it answers, 0.15 s later.
 PRELOADED = (
     "proj.serve.worker", "proj.serve.app", "proj.serve.protocol", "uvicorn.protocols.http.httptools_impl",
     "uvicorn.lifespan.on", "uvicorn.loops.uvloop",
 )  # fmt: skip
 FOR_IMAGES = ("cv2", "simplejpeg")
+FOR_SEVERAL = ("proj.serve.api",)
 
 
 def serve(sources: Mapping[str, Source], settings: Settings, work: Callable[..., None]) -> int:
@@ -84,7 +86,8 @@ class _Supervisor:
         self.children = Children(sock, signals.reader, signals.writer)
         self.swaps = Swaps(sources, settings, folder, self.children)
         self.swaps.begin()  # examined while this process imports what the workers need
-        _preload(images=any(bundle.read(s.bundle).modality == "image" for s in sources.values()))
+        images = any(bundle.read(s.bundle).modality == "image" for s in sources.values())
+        _preload(*(FOR_IMAGES if images else ()), *(FOR_SEVERAL if settings.workers > 1 else ()))
         self.workers = Workers(settings, sock, folder, self.children, work, self.swaps.served)
         self.announced = False
 
@@ -151,7 +154,7 @@ class _Supervisor:
         return 0
 
 
-def _preload(*, images: bool) -> None:
-    for name in (*PRELOADED, *(FOR_IMAGES if images else ())):
+def _preload(*more: str) -> None:
+    for name in (*PRELOADED, *more):
         with contextlib.suppress(ImportError):  # uvloop and httptools are not everywhere
             importlib.import_module(name)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from loguru import logger
-from starlette.requests import ClientDisconnect
 
 from proj.errors import BadRequest, Busy, InputError, InputTooLarge, ProjError, UnsupportedInput
 from proj.serve import problems, v2_tensors
 from proj.serve.answer import asked_timeout_s
+from proj.serve.connection import HungUp
 from proj.serve.families import BATCH, PARTS
 from proj.serve.reply import Reply
 
@@ -51,7 +51,7 @@ class _Refused(Exception):
 
 
 async def answer(app: App, head: Head, body: Body, asker: Connection) -> tuple[str, Reply]:
-    """The route's pattern, for the metrics, and the answer, whatever comes. Raises ClientDisconnect alone."""
+    """The route's pattern, for the metrics, and the answer, whatever comes. Raises HungUp alone."""
     template, name, version, action = _route(head.path)
     method = "POST" if action in {"infer", "index"} else "GET"
     try:
@@ -72,7 +72,7 @@ async def answer(app: App, head: Head, body: Body, asker: Connection) -> tuple[s
         return template or "other", error(e.status, str(e), {"allow": method} if e.status == 405 else {})
     except ProjError as e:
         return template or "other", _failed(e)
-    except ClientDisconnect:
+    except HungUp:
         raise
     except Exception as e:  # the model's own too; as text, since values would be people's data
         logger.error("{}: {}\n{}", template, type(e).__name__, "".join(traceback.format_tb(e.__traceback__)))

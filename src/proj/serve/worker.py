@@ -31,6 +31,8 @@ from proj.errors import ProjError
 from proj.serve import board, cores, slots
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from proj.serve.app import App
     from proj.serve.settings import Settings
     from proj.serve.slots import Slots
@@ -134,9 +136,10 @@ def main(
     try:
         models: Slots = {name: slots.Slot(name, bundle.read(path)) for name, path in served.items()}
         metrics = Metrics(shared, Path(folder) / METRICS, index)
-        app = App(models, settings, threads, shared, metrics, Path(folder), index)
+        app = App(models, settings, threads, shared, metrics, Path(folder), index, _fastapi)
         if not early:
             _load_all(app, served)
+            app.api()
     except ProjError as e:
         logger.error("{}", e)
         sys.exit(1)
@@ -155,6 +158,12 @@ def main(
     server.run(sockets=[sock])
     logger.complete()
     sys.exit(1 if server.cut_off else 0)
+
+
+def _fastapi(app: App) -> FastAPI:
+    from proj.serve import api  # here, because it takes long: see there
+
+    return api.build(app)
 
 
 def _config(app: App, settings: Settings, shared: board.Board) -> uvicorn.Config:
@@ -191,6 +200,7 @@ def _started(app: App, served: dict[str, Path], said: _Pipe, *, early: bool) -> 
     def load() -> None:
         try:
             _load_all(app, served)
+            app.api()
         except Exception as e:  # the process is of no use, and the supervisor must know
             logger.error("{}", e)
             os._exit(1)
