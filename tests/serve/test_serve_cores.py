@@ -33,6 +33,14 @@ def test_threads_keep_to_a_core_where_there_is_one_for_each(
     assert [cores.pins(Settings.model_validate(told), i) for i in range(told["workers"])] == want
 
 
+@pytest.mark.parametrize(("threads", "want"), [(0, 2), (1, 1), (2, 2), (64, 2)])
+def test_no_more_calls_are_prepared_for_than_cores_can_run(
+    monkeypatch: pytest.MonkeyPatch, threads: int, want: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert cores.at_once(Settings(workers=1, threads=threads)) == want
+
+
 @pytest.mark.parametrize("spare", [0, 1])
 def test_a_servers_threads_are_kept_to_cores_unless_more_were_asked_for(folder: Path, digits: Path, spare: int) -> None:
     there = sorted(os.sched_getaffinity(0))
