@@ -127,6 +127,20 @@ def test_the_reasons_name_what_was_varied_and_what_was_refused() -> None:
     assert rows[-1].endswith("status 500")
 
 
+def test_what_may_not_be_taken_is_no_rival() -> None:
+    tried = {BASE: seen(BASE, 800.0), OTHER: seen(OTHER, 1000.0), ROUNDED: seen(ROUNDED, 1500.0)}
+    said = "\n".join(tuned.reasons(BASE, OTHER, tried, may_round=False))
+    assert "With another number of processes, the best was ONNX Runtime" in said
+    assert "With another engine" not in said
+    assert "bf16 had 1.50 times its speed" in said
+
+
+def test_a_rival_that_was_faster_in_fewer_looks_is_not_called_equal() -> None:
+    tried = {BASE: seen(BASE, 800.0, 810.0), OTHER: seen(OTHER, 900.0)}
+    said = "\n".join(tuned.reasons(BASE, BASE, tried))
+    assert "the best was ONNX Runtime, 2 processes x 1 thread, batch 1: 1.12 of its speed, in 1 look of 2" in said
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_bf16_is_taken_only_by_name(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

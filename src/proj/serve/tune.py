@@ -53,7 +53,8 @@ def run(bundle: Path, settings: Settings, *, budget_s: float = BUDGET_S, say: Sa
     best = choose(base, {c: t for c, t in tried.items() if tuning.may_take(c)})
     path = file_of(bundle)
     tuned.write(path, best, tried)
-    print("\n".join([*tuned.table(list(tried.values()), best), "", *tuned.reasons(base, best, tried)]))
+    why = tuned.reasons(base, best, tried, may_round=settings.precision == "bf16")
+    print("\n".join([*tuned.table(list(tried.values()), best), "", *why]))
     print(f"{path} says so; a plain `proj serve` reads it")
     return path
 

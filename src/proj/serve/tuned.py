@@ -51,30 +51,43 @@ def _figures(t: Trial) -> list[str]:
     return [f"{t.speed:.0f}", f"{p50:.0f}", f"{p99:.0f}", f"{one:.2f}", str(len(t.per_second)), f"{t.difference:.1g}"]
 
 
-def reasons(base: Choice, best: Choice, tried: Mapping[Choice, Trial]) -> list[str]:
-    """Why this choice, a sentence for each thing that was varied. Speeds are on CONNECTIONS connections."""
+def reasons(base: Choice, best: Choice, tried: Mapping[Choice, Trial], *, may_round: bool = True) -> list[str]:
+    """Why this choice, a sentence for each thing that was varied. Speeds are on CONNECTIONS connections.
+
+    `may_round`: bf16 was asked for, and could have been taken.
+    """
     gain = tried[best].speed / tried[base].speed
     if best == base:
         said = [f"The defaults stay: {words(base)}. Nothing was faster by enough to be sure of it."]
     else:
         said = [f"Taken: {words(best)}. {gain:.2f} times as fast as the defaults ({words(base)})."]
+    rounded = max((t.speed for c, t in tried.items() if c.precision == "bf16"), default=0.0)
     if best.precision == "bf16":
         said.append(
             f"bf16 rounds: probabilities differ by {tried[best].difference:.1g} at the most on the bundle's samples, "
             "and no label did; `precision=fp32` is exact."
         )
-    elif any(t.speed and c.precision == "bf16" for c, t in tried.items()):
-        said.append("bf16 rounds, and is taken only by name: --tune engine=openvino precision=bf16.")
+    elif rounded and not may_round:
+        said.append(
+            f"bf16 had {rounded / tried[best].speed:.2f} times its speed; it rounds, and is taken only by name: "
+            "--tune engine=openvino precision=bf16."
+        )
+    rivals = [t for c, t in tried.items() if t.speed and (may_round or c.precision == "fp32")]
     for name, one in {"engine": "engine", "workers": "number of processes", "threads": "number of threads",
                       "max_batch": "batch"}.items():  # fmt: skip
-        others = [t for c, t in tried.items() if t.speed and getattr(c, name) != getattr(best, name)]
-        if not others:
-            continue
-        rival = max(others, key=lambda t: t.speed)
-        share = rival.speed / tried[best].speed
-        verdict = "as fast, within the noise" if share >= SAME else f"{share:.2f} of its speed"
-        said.append(f"With another {one}, the best was {words(rival.choice)}: {verdict}.")
+        others = [t for t in rivals if getattr(t.choice, name) != getattr(best, name)]
+        if others:
+            rival = max(others, key=lambda t: t.speed)
+            said.append(f"With another {one}, the best was {words(rival.choice)}: {_verdict(rival, tried[best])}.")
     return [*said, *(f"Not taken: {words(t.choice)}: {t.failed}." for t in tried.values() if t.failed)]
+
+
+def _verdict(rival: Trial, best: Trial) -> str:
+    share, looks, of = rival.speed / best.speed, len(rival.per_second), len(best.per_second)
+    if SAME <= share <= 1 / SAME:
+        return "as fast, within the noise"
+    few = f", in {looks} look{'s' if looks > 1 else ''} of {of}" if share > 1 and looks < of else ""
+    return f"{share:.2f} of its speed{few}"
 
 
 def write(path: Path, best: Choice, tried: Mapping[Choice, Trial]) -> None:
