@@ -195,7 +195,7 @@ def peer_sides(made: Made, python: str, *, workers: int, threads: int) -> dict[s
 
 
 def bare(bundle: Path, photos: Path, threads: int, seconds: float, folder: Path, **engine: str) -> dict[str, float]:
-    """Decode and model in loops over bytes in memory: {"images_per_s", "p50_ms"}."""
+    """Decode and model in loops over bytes in memory: {"images_per_s", "p50_ms", "queue_p99_ms"}."""
     words = [str(bundle), str(photos), "--threads", str(threads), "--seconds", str(seconds)]
     words += [w for k, v in engine.items() for w in (f"--{k}", v)]
     env = {k: v for k, v in os.environ.items() if not k.startswith(CLEARED)}

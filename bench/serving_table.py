@@ -33,11 +33,19 @@ class Seen:
 
 @dataclass
 class Bare:
-    """The bare loops' turn beside ours: images/s in as many threads as the server has; ms an image in one."""
+    """The bare loops' turn beside ours: images/s in as many threads as the server has; ms an image in one.
+
+    `queue_p99_ms` is of AT clients, of a server that costs nothing: what the machine alone does to the slowest answers.
+    """
 
     number: int
     images_per_s: float
     one_ms: float
+    queue_p99_ms: float
+
+    @property
+    def waits(self) -> float:
+        return self.queue_p99_ms / (1000 * AT / self.images_per_s)
 
 
 @dataclass
@@ -75,7 +83,8 @@ def sides(seen: list[Seen], bare: list[Bare], processes: list[Process], connecti
         one = _median([b.one_ms for b in bare])
         speeds = ["" if c != AT else _figure(_median(there)) for c in connections]
         spread = f"{min(there):.0f}..{max(there):.0f}" if AT in connections else ""
-        rows.append(["bare loops", *speeds, spread, "", "", "", _figure(one), "", "", "", ""])
+        p99 = [_figure(_median([b.queue_p99_ms for b in bare])), _figure(_median([b.waits for b in bare]))]
+        rows.append(["bare loops", *speeds, spread, "", *p99, _figure(one), "", "", "", ""])
     return aligned(rows)
 
 

@@ -72,7 +72,7 @@ class Turns:
         if name == BARE:
             b = bare_loops(found, number)
             found.bare.append(b)
-            return f"bare {b.images_per_s:.0f}/s, one thread {b.one_ms:.2f} ms"
+            return f"bare {b.images_per_s:.0f}/s, p99÷queue {b.waits:.2f}, one thread {b.one_ms:.2f} ms"
         seen = Seen(name, self.pair, number)
         server = self.servers[name]
         server.go_on()
@@ -97,7 +97,7 @@ def bare_loops(found: Found, number: int) -> Bare:
     photos, seconds = found.folder / "photos", found.args.seconds
     many = bare(found.made.bundle, photos, workers * threads, seconds, found.folder)
     one = bare(found.made.bundle, photos, 1, seconds, found.folder)
-    return Bare(number, many["images_per_s"], one["p50_ms"])
+    return Bare(number, many["images_per_s"], one["p50_ms"], many["queue_p99_ms"])
 
 
 def rounds(found: Found) -> None:

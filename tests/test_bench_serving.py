@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "bench"))
+sys.path.extend([str(ROOT / "bench"), str(ROOT / "bench" / "serving_peers")])
 
+import bare_loop  # noqa: E402
 import chaos  # noqa: E402
 import fuzz_requests  # noqa: E402
 import fuzz_serving  # noqa: E402
@@ -78,7 +79,7 @@ def test_what_was_not_measured_has_no_ratio() -> None:
 def test_the_bars_of_one_side_are_in_their_units() -> None:
     turn = seen("ours", 0, 800, beside=("ours", "bare"), p99_ms=90, one_ms=2.6)
     apart = seen("ours", 0, 100, beside=("ours", "litserve"), p99_ms=720)
-    found = bars([turn, apart], [Bare(0, 900.0, 2.0)], [Process("ours", 0.8, 150.0)], amx=False)
+    found = bars([turn, apart], [Bare(0, 900.0, 2.0, 80.0)], [Process("ours", 0.8, 150.0)], amx=False)
     lines = {x.what + ("" if x.unit != "req/s" else f" {x.against}"): x for x in found}
     assert lines["p99 at 64"].ratios == [pytest.approx(90 / 80), pytest.approx(720 / 640)]
     assert lines["latency at one connection"].ratios == [pytest.approx(1.3)]
@@ -100,10 +101,17 @@ def test_the_table_has_a_row_a_side() -> None:
         seen("ours", 1, 840, beside=pair),
         seen("litserve", 0, 200, beside=pair),
     ]
-    made = rows(turns, [Bare(0, 900.0, 2.0)], [Process("ours", 0.8, 150.0)], [1, 64])
+    made = rows(turns, [Bare(0, 900.0, 2.0, 80.0)], [Process("ours", 0.8, 150.0)], [1, 64])
     assert [r.split()[0] for r in made] == ["side", "ours", "litserve", "bare"]
     assert "800..840" in made[1]
     assert "900..900" in made[3]
+
+
+def test_a_server_without_cost_lets_each_wait_for_those_before_it() -> None:
+    steady = [0.01 * i for i in range(300)]
+    assert bare_loop.queue_p99_s(steady, 64) == pytest.approx(0.64)
+    stalled = [t + (0.3 if i >= 150 else 0.0) for i, t in enumerate(steady)]  # all that waited then are late
+    assert bare_loop.queue_p99_s(stalled, 64) == pytest.approx(0.94)
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="Linux's /proc")
