@@ -38,10 +38,14 @@ class Model:
     spec: Spec
     tokenizer: Any = None
 
-    @property
-    def best_batch(self) -> int:
-        """How many of the inputs that wait one call of `run` should take."""
-        return self.engine.best_batch
+    def share(self, waiting: int, callers: int, best: int = 0) -> int:
+        """How many inputs a call of `run` should take while `waiting` more wait for all `callers`: its share.
+
+        At most `best` of them; 0 is the engine's own number.
+        """
+        if waiting < self.engine.least_waiting * callers:
+            return 1
+        return min(best or self.engine.best_batch, 1 + waiting // callers)
 
 
 def load(

@@ -30,7 +30,7 @@ def wakings(folder: Path) -> tuple[list[Any], int]:
     shared = board.Board(folder, 0)
     metrics = Metrics(shared, folder / "metrics", 0)
     metrics.served("b", model.manifest)
-    queue = Queue(Settings.model_validate({}), 2, metrics, shared)
+    queue = Queue(Settings.model_validate({"max_batch": 1}), 2, metrics, shared)
     woken = 0
     settle = queue._settle
 

@@ -115,7 +115,7 @@ def load(job: Job, settings: Settings, room: Room) -> None:
             checked=True,
         )  # fmt: skip
         x = model.manifest.example.array()
-        infer.run(model, x.repeat(settings.max_batch or model.best_batch, axis=0))
+        infer.run(model, x.repeat(settings.max_batch or model.engine.best_batch, axis=0))
 
     with _refusing("graph"):
         room.measured(fits, f"{job.source} does not fit into memory")

@@ -149,8 +149,8 @@ class Queue:
         return jobs
 
     def _share(self, first: Job) -> int:
-        best = self.settings.max_batch or (first.slot.model.best_batch if first.slot.model else 1)
-        return min(best, 1 + len(self._jobs) // self.threads) if best > 1 else 1
+        model = first.slot.model
+        return model.share(len(self._jobs), self.threads, self.settings.max_batch) if model else 1
 
     def _still_wanted(self, job: Job, now: float) -> bool:
         job.taken_s = now

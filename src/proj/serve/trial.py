@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proj.bundle import Manifest
 
 CONNECTIONS = 64
+OWN = 0  # of max_batch: what the engine itself takes
 START_S, STOP_S = 60.0, 30.0
 WARM_S = 0.3
 AT = re.compile(r" at (http://\S+)")
@@ -49,6 +50,11 @@ class Choice:
     def settings(self) -> dict[str, str | int]:
         return {"engine": self.engine, "precision": self.precision, "workers": self.workers, "threads": self.threads,
                 "max_batch": self.max_batch}  # fmt: skip
+
+    @property
+    def batch(self) -> str:
+        """The largest batch, in words."""
+        return "own" if self.max_batch == OWN else str(self.max_batch)
 
     @property
     def kind(self) -> str:

@@ -24,7 +24,7 @@ from proj import infer
 from proj.errors import CheckFailed
 from proj.serve import cores, trial, tuned
 from proj.serve.settings import FILE_NAME, Settings
-from proj.serve.trial import Choice, Trial
+from proj.serve.trial import OWN, Choice, Trial
 
 BUDGET_S = 60.0
 LEAST_S, MOST_S = 0.5, 5.0  # of one measurement
@@ -32,7 +32,7 @@ START_S = 2.0  # what a start and a stop take, until it has been seen
 ROUND = 1.25  # times a measurement's seconds that it takes, with the one on a single connection
 GAIN = 1.03  # by how much another choice must be faster than the defaults to be taken: noise is of that size
 KEPT_ENGINES, FINALISTS, FINALS = 2, 2, 2
-BATCHES = (1, 8)
+BATCHES = {("onnxruntime", "fp32"): (OWN, 8), ("openvino", "fp32"): (OWN, 8), ("openvino", "bf16"): (OWN, 1)}
 
 Say = Callable[[str], object]
 
@@ -67,7 +67,7 @@ def file_of(bundle: Path) -> Path:
 def default() -> Choice:
     """What a plain start does on this machine."""
     workers, threads = cores.shares(Settings.model_validate({}))
-    return Choice("onnxruntime", "fp32", workers, threads, 1)
+    return Choice("onnxruntime", "fp32", workers, threads, OWN)
 
 
 def engines(base: Choice) -> list[Choice]:
@@ -75,7 +75,7 @@ def engines(base: Choice) -> list[Choice]:
     kinds = [("onnxruntime", "fp32")]
     if importlib.util.find_spec("openvino") is not None:
         kinds += [("openvino", "fp32"), ("openvino", "bf16")]
-    return [Choice(e, p, base.workers, base.threads, batch) for e, p in kinds for batch in BATCHES]
+    return [Choice(e, p, base.workers, base.threads, batch) for e, p in kinds for batch in BATCHES[e, p]]
 
 
 def shares(choice: Choice, there: int) -> list[Choice]:

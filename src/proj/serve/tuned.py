@@ -21,7 +21,7 @@ def words(choice: Choice) -> str:
     """A choice in one line."""
     workers = "1 process" if choice.workers == 1 else f"{choice.workers} processes"
     threads = "1 thread" if choice.threads == 1 else f"{choice.threads} threads"
-    return f"{choice.kind}, {workers} x {threads}, batch {choice.max_batch}"
+    return f"{choice.kind}, {workers} x {threads}, batch {choice.batch}"
 
 
 def outcome(t: Trial) -> str:
@@ -37,7 +37,7 @@ def table(trials: Sequence[Trial], best: Choice) -> list[str]:
     rows = [heads]
     for t in sorted(trials, key=lambda t: -t.speed):
         c = t.choice
-        known = [c.kind, str(c.workers), str(c.threads), str(c.max_batch)]
+        known = [c.kind, str(c.workers), str(c.threads), c.batch]
         seen = [t.failed] if t.failed else _figures(t)
         rows.append(["→" if c == best else "", *known, *seen])
     widths = [
