@@ -55,7 +55,7 @@ from serving_sides import (
     versions,
 )
 from serving_table import bars, sides
-from serving_turns import BARE, Found, rounds
+from serving_turns import BARE, Found, rounds, say
 from training_sides import machine
 from training_table import Line, table
 
@@ -67,10 +67,6 @@ PEERS = ("fastapi-torch", "fastapi-onnx", "fastapi-ours", "litserve", "bentoml")
 NAMES = (*OURS, *PEERS, BARE)
 AGREES, CHANGED = 1e-3, 0.005
 ANSWERS = 400  # photos whose answers are compared with torch's
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def all_sides(made: Made, peers: str | None) -> dict[str, Side]:
