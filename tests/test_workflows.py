@@ -137,7 +137,7 @@ def ci(tmp_path: Path) -> Path:
     return tmp_path
 
 
-MARKED = "run pytest -m slow or real_data or browser or image -rs --durations=25"
+MARKED = "run pytest -m slow or real_data or browser or image -rfEs --durations=25"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason=".ci/run is for Debian")

@@ -19,7 +19,7 @@ class Board:
     """A worker's view: its own row, and the sums."""
 
     def __init__(self, folder: Path, index: int) -> None:
-        self._cells, self._row = _mapped(folder), index * len(COLUMNS)
+        self._cells, self._row = mapped(folder / FILE_NAME), index * len(COLUMNS)
         self._alone = len(self._cells) == len(COLUMNS)
 
     def set(self, column: int, value: float) -> None:
@@ -44,11 +44,12 @@ def create(folder: Path, workers: int) -> None:
 
 def clear(folder: Path, index: int) -> None:
     """Forget a worker that has died."""
-    cells, row = _mapped(folder), index * len(COLUMNS)
+    cells, row = mapped(folder / FILE_NAME), index * len(COLUMNS)
     for column in range(len(COLUMNS)):
         cells[row + column] = 0.0
 
 
-def _mapped(folder: Path) -> memoryview[float]:
-    with (folder / FILE_NAME).open("r+b") as file:
+def mapped(path: Path) -> memoryview[float]:
+    """A file of float64 as memory that all who map it share."""
+    with path.open("r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), 0)).cast("d")

@@ -1,4 +1,4 @@
-"""How one version takes another's place: checked, loaded by every worker beside the old one, then switched to in all.
+"""How one version takes another's place: checked, loaded by every worker beside the old one, then answering in all.
 
 Whatever goes wrong before the last step leaves the old version where it is.
 """
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from proj.errors import BundleError
-from proj.serve import check, stage
+from proj.serve import check, slots, stage
 from proj.serve.children import Child, Children, ending
 from proj.serve.settings import Settings
+from proj.serve.slots import FIRST
 from proj.serve.watch import SETTLE_S, Asker, Source, Watcher
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ class Slot:
     """A name that is served, and the staged copy of its version; `model` is name@version."""
 
     name: str
+    place: int
     watcher: Watcher
     staged: Path
     model: str = ""
     warning: str | None = None
-    last_id: int = 1
+    last_id: int = FIRST
 
 
 @dataclass(eq=False)
@@ -59,7 +61,10 @@ class Swaps:
 
     def __init__(self, sources: Mapping[str, Source], settings: Settings, folder: Path, children: Children) -> None:
         self.settings, self.folder, self.children = settings, folder, children
-        self.slots = {name: Slot(name, Watcher(s), folder / f"{name}.1") for name, s in sources.items()}
+        self.slots = {
+            name: Slot(name, i, Watcher(s), folder / f"{name}.{FIRST}") for i, (name, s) in enumerate(sources.items())
+        }
+        self.ids = slots.create(folder, len(self.slots))
         self.asker = Asker({name: slot.watcher for name, slot in self.slots.items()}, children)
         self.change: Change | None = None
         self.safe: set[str] = set()
@@ -208,7 +213,8 @@ class Swaps:
 
     def _switch(self, change: Change, workers: Workers) -> None:
         slot = change.slot
-        workers.tell("switch", slot.name, change.id)
+        self.ids[slot.place] = change.id  # this is the switch, in all workers
+        workers.tell("switched", slot.name, change.id)
         stage.drop(slot.staged)
         logger.info("{}: {} takes the place of {}", slot.name, change.model, slot.model)
         if change.warning:

@@ -1,6 +1,6 @@
 """One worker process: the models, the application, and uvicorn on the socket that the supervisor holds.
 
-The supervisor speaks to it through a pipe, in tuples: ("load", name, id, folder), ("switch", name, id),
+The supervisor speaks to it through a pipe, in tuples: ("load", name, id, folder), ("switched", name, id),
 ("forget", name, id), ("refused", name, slug); the pipe's end (the supervisor is stopping, or gone, however it died)
 tells it to finish what it has and stop. The worker says ("ready",), ("loaded", name, id), ("failed", name, id, reason).
 """
@@ -134,7 +134,10 @@ def main(
     threads = cores.shares(settings)[1]
     said = _Pipe(pipe)
     try:
-        models: Slots = {name: slots.Slot(name, bundle.read(path)) for name, path in served.items()}
+        ids = board.mapped(Path(folder) / slots.IDS)
+        models: Slots = {
+            name: slots.Slot(name, bundle.read(path), ids=ids, place=i) for i, (name, path) in enumerate(served.items())
+        }
         metrics = Metrics(shared, Path(folder) / METRICS, index)
         app = App(models, settings, threads, shared, metrics, Path(folder), index, _fastapi)
         if not early:
@@ -235,8 +238,7 @@ def _obey(app: App, said: _Pipe, settings: Settings, index: int, stop_now: Any) 
         slot = app.slots[name]
         if word == "load":
             _load_beside(slot, int(rest[0]), str(rest[1]), settings, said)
-        elif word == "switch":
-            slot.switch(slot.waiting.pop(rest[0]))
+        elif word == "switched":
             app.metrics.served(name, slot.manifest)
             if counts:
                 app.metrics.swap(name, "ok")
