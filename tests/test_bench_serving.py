@@ -26,6 +26,7 @@ import fuzz_requests  # noqa: E402
 import fuzz_serving  # noqa: E402
 import overload  # noqa: E402
 import serving_sides as sides  # noqa: E402
+import steady  # noqa: E402
 from serving_table import Bare, Process, Seen, bars  # noqa: E402
 from serving_table import sides as rows  # noqa: E402
 from serving_turns import pairs  # noqa: E402
@@ -51,6 +52,29 @@ def seen(
 
 def result(ended: list[float], status: list[int], seconds: float = 10.0) -> Result:
     return Result(seconds, np.array(ended) - 0.1, np.array(ended), np.array(status), 0, 0.0)
+
+
+def test_windows_in_which_a_core_did_less_are_told() -> None:
+    windows = [100] * 40
+    windows[10] = windows[11] = windows[25] = 45
+    windows[39] = 61
+    assert steady.slow(windows) == [10, 11, 25]
+    said = steady.line(1, windows)
+    assert said == "core 1: 3 of 40 windows slow, 1.4 s apart; 55 ms lost in the worst"
+    assert steady.line(0, [100] * 9) == "core 0: 0 of 9 windows slow; 0 ms lost in the worst"
+    assert steady.slow([0, 0, 0, 8]) == [0, 1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no cores can be chosen here")
+def test_each_core_is_counted_on() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "steady.py"), "0.5"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    cores = sorted(os.sched_getaffinity(0))
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[: len(cores)]] == [f"core {c}" for c in cores]
+    assert all("of 5 windows slow" in line for line in lines[: len(cores)])
 
 
 def test_a_peer_is_compared_with_ours_of_the_same_turn() -> None:
