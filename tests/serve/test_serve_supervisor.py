@@ -31,7 +31,7 @@ WORKER = """
 import multiprocessing, sys, threading
 from pathlib import Path
 import httpx
-from proj.serve import board, settings, sockets, stage, worker
+from proj.serve import board, settings, slots, sockets, stage, worker
 
 def ask():
     assert pipe.recv() == ("ready",)
@@ -46,7 +46,8 @@ told = settings.build(Path(sys.argv[1]), {"port": 0, "workers": 1}, environ={})
 pipe, theirs = multiprocessing.Pipe()
 with sockets.listen(told) as sock, stage.folder() as folder:
     board.create(folder, 1)
-    threading.Thread(target=ask).start()
+    slots.create(folder, 1)
+    threading.Thread(target=ask, daemon=True).start()
     try:
         worker.main({"digits": Path(sys.argv[1])}, told, sock, theirs, str(folder), 0, False)
     except SystemExit as e:
@@ -254,8 +255,9 @@ def test_more_connections_than_files_may_be_open_is_said(
 def test_the_server_imports_nothing_that_only_training_needs(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(drawing())
     done = subprocess.run(
-        [sys.executable, "-c", WORKER, str(digits), str(tmp_path / "a.png")], capture_output=True, text=True
-    )
+        [sys.executable, "-c", WORKER, str(digits), str(tmp_path / "a.png")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     loaded = done.stdout.split()
     assert "proj.serve.queue" in loaded
