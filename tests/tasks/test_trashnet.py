@@ -159,18 +159,18 @@ def test_command_server_and_checkpoint_agree_on_a_hundred_photos(real_data: Path
     from proj.train import net as nets
     from proj.verbs import job as jobs
 
-    photos = tmp_path / "photos"  # every fourth: what agrees does not hang on how many were trained on
+    quarter = tmp_path / "photos"  # every fourth: what agrees does not hang on how many were trained on
     for file in sorted((real_data / "trashnet").rglob("*.jpg"))[::4]:
-        (photos / file.parent.name).mkdir(parents=True, exist_ok=True)
-        (photos / file.parent.name / file.name).symlink_to(file)
-    name = (f"data.source='{photos}'", _weights(real_data), "model.backbone=mobilenetv2_100")
+        (quarter / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (quarter / file.parent.name / file.name).symlink_to(file)
+    name = (f"data.source='{quarter}'", _weights(real_data), "model.backbone=mobilenetv2_100")
     words = ["task=trashnet", "model=pretrained", *name, "model.freeze=true", "trainer.max_epochs=3"]
     _proj(tmp_path, "train", *words, "--name", "one")
     run = tmp_path / "models/trashnet/one"
     made = jobs.of_run(run, Project(tmp_path, ROOT / "configs", "test"))
     p = prepared(made)
     v = inputs.view(p, made.cfg.model)
-    files = [photos / str(i) for i in p.id[:: len(p.id) // 100][:100]]
+    files = [quarter / str(i) for i in p.id[:: len(p.id) // 100][:100]]
     torch.manual_seed(0)
     net = nets.build(made.cfg.model, v)
     fit.load_checkpoint(net, run / "checkpoints/best.ckpt")

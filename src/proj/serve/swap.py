@@ -214,7 +214,7 @@ class Swaps:
     def _switch(self, change: Change, workers: Workers) -> None:
         slot = change.slot
         self.ids[slot.place] = change.id  # this is the switch, in all workers
-        workers.tell("switched", slot.name, change.id)
+        workers.tell("switched", slot.name)
         stage.drop(slot.staged)
         logger.info("{}: {} takes the place of {}", slot.name, change.model, slot.model)
         if change.warning:

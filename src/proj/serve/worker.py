@@ -1,6 +1,6 @@
 """One worker process: the models, the application, and uvicorn on the socket that the supervisor holds.
 
-The supervisor speaks to it through a pipe, in tuples: ("load", name, id, folder), ("switched", name, id),
+The supervisor speaks to it through a pipe, in tuples: ("load", name, id, folder), ("switched", name),
 ("forget", name, id), ("refused", name, slug); the pipe's end (the supervisor is stopping, or gone, however it died)
 tells it to finish what it has and stop. The worker says ("ready",), ("loaded", name, id), ("failed", name, id, reason).
 """
