@@ -354,7 +354,7 @@ def test_bad_sources(case: str, server: Server, tmp_path: Path, raw: Path) -> No
     with pytest.raises(error, match=says) as caught:
         get(source, raw, timeout_s=slow, help="ask the lab")
     assert type(caught.value) is error
-    assert time.monotonic() - start < slow + 1
+    assert time.monotonic() - start < slow + 10
     assert data_in(raw) == set()
 
 

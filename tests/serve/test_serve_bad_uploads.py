@@ -96,7 +96,7 @@ def test_a_bad_upload_is_a_problem(server: Server, name: str) -> None:
     start = time.monotonic()
     body = assert_problem(server.client.post("/predict", **request), status)
     assert says in body["detail"]
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
     assert server.client.post("/predict", content=GOOD).status_code == 200
 
 

@@ -153,7 +153,7 @@ def test_what_is_never_answered_is_said() -> None:
     with serving(lambda n: (0.0 if n < 5 else 60.0, OK)) as (url, _):
         start = time.monotonic()
         seen = load.run(url, [traffic.post(url, b"a", "text/plain")], connections=2, seconds=0.1, patience_s=0.2)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 30
     assert seen.statuses == {UNANSWERED: 2, 200: 4}
 
 
@@ -172,8 +172,8 @@ def test_it_stops_when_asked_to() -> None:
             url, [traffic.post(url, b"a", "text/plain")], connections=1, seconds=60,
             until=lambda: time.monotonic() > start + 0.3, on_sent=lambda: called.append(1),
         )  # fmt: skip
-    assert 0.3 <= time.monotonic() - start < 3
-    assert seen.seconds < 3
+    assert 0.3 <= time.monotonic() - start < 30
+    assert seen.seconds < 30
     assert called == [1]
 
 

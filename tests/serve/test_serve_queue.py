@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnx
 from bundles import answer, make_bundle
+from gate import LIMIT_S, Gate, metric
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 from PIL import Image
@@ -20,27 +21,25 @@ from proj import bundle
 
 
 def test_a_full_queue_refuses_at_once_and_answers_what_it_took(folder: Path) -> None:
-    built = make_bundle(folder / "slow", work=1000)
-    with Server(built, free_log(folder), queue_size=1, max_inputs=1, max_batch=1, threads=1) as server:
+    gate = Gate(folder / "full")
+    flags = {"queue_size": 1, "max_inputs": 1, "max_batch": 1, "threads": 1}
+    with Server(make_bundle(folder / "one"), free_log(folder), before=gate.before, **flags) as server:
 
-        def ask(seed: int) -> tuple[int, float, str | None]:
-            start = time.monotonic()
-            answer = server.client.post("/predict", content=drawing(seed))
-            return answer.status_code, time.monotonic() - start, answer.headers.get("retry-after")
+        def ask(seed: int) -> httpx.Response:
+            return server.client.post("/predict", content=drawing(seed))
 
-        alone = ask(0)[1]
         with ThreadPoolExecutor(8) as pool:
-            results = list(pool.map(ask, range(8)))
-        refused = [r for r in results if r[0] == 503]
-        taken = [r for r in results if r[0] == 200]
-        assert len(refused) + len(taken) == 8
-        assert refused
-        assert 1 <= len(taken) <= 4
-        assert all(seconds < alone for _, seconds, _ in refused)
-        assert all(after == "1" for _, _, after in refused)
-        busy = server.client.get("/metrics").text
-        assert f'proj_requests_total{{route="/predict",status="503"}} {len(refused)}.0' in busy
-        assert ask(1)[0] == 200
+            with gate.shut():
+                taken = [pool.submit(ask, 0)]
+                gate.wait_for_inside(1)
+                later = as_completed([pool.submit(ask, i) for i in range(1, 8)], timeout=LIMIT_S)
+                refused = [next(later).result() for _ in range(6)]  # the model still holds the first
+            taken += later
+        assert [r.status_code for r in refused] == [503] * 6
+        assert {r.headers["retry-after"] for r in refused} == {"1"}
+        assert [t.result().status_code for t in taken] == [200, 200]
+        assert metric(server, r'proj_requests_total\{route="/predict",status="503"\}') == 6
+        assert ask(1).status_code == 200
 
 
 def fragile(folder: Path) -> Path:

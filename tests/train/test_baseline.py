@@ -46,9 +46,9 @@ def test_digits_in_two_seconds() -> None:
         (x * 15).astype(np.uint8).reshape(-1, 8, 8, 1), y.astype(np.int64), [str(k) for k in range(10)], "image"
     )
     baseline.baselines(data, np.arange(40), np.arange(40, 50))  # whatever is imported first
-    start = time.perf_counter()
+    start = time.process_time()
     found, strongest = baseline.baselines(data, *split(len(y)))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     got = accuracies(found)
     assert got["most frequent class"] < 0.15
     assert 0.88 < got["logistic regression on small pixels"] < 0.97
