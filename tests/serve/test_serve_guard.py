@@ -259,6 +259,14 @@ def test_no_made_up_list_of_proxies_breaks_it(said: str) -> None:
 # How often
 
 
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock stands at the start of a second: nobody's share comes back meanwhile."""
+    now_s = float(int(time.monotonic()) + 1)
+    monkeypatch.setattr(rate.time, "monotonic", lambda: now_s)
+
+
+@pytest.mark.usefixtures("still")
 def test_each_address_has_a_rate_of_its_own_and_public_paths_have_none(tmp_path: Path) -> None:
     rate.create(tmp_path, 1)
     on = guard(tmp_path, rate=3)
@@ -271,6 +279,7 @@ def test_each_address_has_a_rate_of_its_own_and_public_paths_have_none(tmp_path:
     assert "3 requests a second" in refused.detail
 
 
+@pytest.mark.usefixtures("still")
 def test_an_ipv6_network_is_one_asker(tmp_path: Path) -> None:
     rate.create(tmp_path, 1)
     on = guard(tmp_path, rate=2)
@@ -278,6 +287,7 @@ def test_an_ipv6_network_is_one_asker(tmp_path: Path) -> None:
     assert status(on, head(client="2001:db8:0:1::1")) == 200
 
 
+@pytest.mark.usefixtures("still")
 def test_each_key_has_a_rate_of_its_own_wherever_it_comes_from(tmp_path: Path) -> None:
     rate.create(tmp_path, 1)
     a, b = (f"Bearer {keys.add(tmp_path / 'keys.json', name)}" for name in "ab")

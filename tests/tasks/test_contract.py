@@ -27,6 +27,7 @@ from proj.verbs import train as verb
 TASKS = task.available()
 # Photos of full size would take seconds: a task that has such options is tried on small ones.
 SMALL = {"height_px": 32, "width_px": 32}
+LIKE_OTHERS = {"quickdraw", "robot", "trashnet"}  # of another's modality, and of nothing new
 
 
 def test_there_are_tasks() -> None:
@@ -96,7 +97,7 @@ def _words(t: Task) -> list[str]:
     return [f"task={t.name}", "model=small", "data.source=sample", *small, *tiny]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [pytest.param(t, marks=pytest.mark.slow if t in LIKE_OTHERS else ()) for t in TASKS])
 def test_from_sample_rows_to_a_served_answer(name: str, tmp_path: Path) -> None:
     t = task.get(name)
     job = jobs.job(_words(t), project(tmp_path))
