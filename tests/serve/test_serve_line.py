@@ -22,38 +22,36 @@ def test_first_in_is_first_out_and_its_end_is_none() -> None:
         line.put(i)
     line.close()
     assert len(line) == 3
-    assert [line.take(), line.take_now(), line.take(), line.take(), line.take_now()] == [0, 1, 2, None, None]
+    assert [line.take(0), line.take_now(), line.take(0), line.take(0), line.take_now()] == [0, 1, 2, None, None]
 
 
-def test_of_those_who_wait_the_last_one_to_come_is_woken() -> None:
+def test_of_those_who_wait_the_first_in_rank_is_woken() -> None:
     line: Line[int] = Line()
-    got: list[tuple[str, int | None]] = []
-    threads = [threading.Thread(target=lambda n=n: got.append((n, line.take()))) for n in ("early", "middle", "late")]
-    for i, thread in enumerate(threads):
-        thread.start()
+    got: list[tuple[int, int | None]] = []
+    threads = [threading.Thread(target=lambda n=n: got.append((n, line.take(n)))) for n in range(3)]
+    for i, rank in enumerate((1, 0, 2)):
+        threads[rank].start()
         until_they_wait(line, i + 1)
-    line.put(1)
-    threads[2].join(10)
-    assert got == [("late", 1)]
-    line.put(2)
-    threads[1].join(10)
-    assert got[1:] == [("middle", 2)]
+    for item, rank in enumerate((0, 1)):
+        line.put(item)
+        threads[rank].join(10)
+        assert got[item:] == [(rank, item)]
     line.close()
-    threads[0].join(10)
-    assert got[2:] == [("early", None)]
+    threads[2].join(10)
+    assert got[2:] == [(2, None)]
 
 
 def test_many_threads_take_each_item_once() -> None:
     line: Line[int] = Line()
 
-    def take_all() -> list[int]:
+    def take_all(rank: int) -> list[int]:
         found = []
-        while (item := line.take()) is not None:
+        while (item := line.take(rank)) is not None:
             found.append(item)
         return found
 
     with ThreadPoolExecutor(6) as pool:
-        takers = [pool.submit(take_all) for _ in range(4)]
+        takers = [pool.submit(take_all, rank) for rank in range(4)]
         putters = [pool.submit(lambda k=k: [line.put(k * 1000 + i) for i in range(1000)]) for k in range(2)]
         for p in putters:
             p.result(30)

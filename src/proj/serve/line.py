@@ -1,4 +1,4 @@
-"""What waits for the threads that answer: first in, first out; of threads that wait, the last one to come goes first.
+"""What waits for the threads that answer: first in, first out; of threads that wait, the first in rank goes first.
 
 `queue.SimpleQueue` wakes them in turn, so that few requests are answered by all threads one after the other, each on a
 core and with memory that went cold since it was last asked: one connection's answers took 1.49 times the bare model's
@@ -19,7 +19,7 @@ class Line(Generic[T]):
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
-        self._gates: list[threading.Lock] = []  # of the threads that wait, each one shut
+        self._gates: dict[int, threading.Lock] = {}  # of the threads that wait, by rank, each one shut
         self._lock = threading.Lock()
         self._closed = False
 
@@ -30,7 +30,7 @@ class Line(Generic[T]):
         """At the end; wakes one thread."""
         with self._lock:
             self._items.append(item)
-            gate = self._gates.pop() if self._gates else None
+            gate = self._gates.pop(min(self._gates)) if self._gates else None
         if gate is not None:
             gate.release()
 
@@ -38,12 +38,12 @@ class Line(Generic[T]):
         """Nothing is put any more; who takes gets what is left, then None."""
         with self._lock:
             self._closed, gates = True, self._gates
-            self._gates = []
-        for gate in gates:
+            self._gates = {}
+        for gate in gates.values():
             gate.release()
 
-    def take(self) -> T | None:
-        """The first; waits until there is one. None at the end."""
+    def take(self, rank: int) -> T | None:
+        """The first; waits until there is one. None at the end. Each thread has a rank of its own."""
         gate: threading.Lock | None = None
         while True:
             with self._lock:
@@ -52,7 +52,7 @@ class Line(Generic[T]):
                 if self._closed:
                     return None
                 gate = gate or _shut()
-                self._gates.append(gate)
+                self._gates[rank] = gate
             gate.acquire()
 
     def take_now(self) -> T | None:

@@ -66,7 +66,7 @@ class Queue:
         self._told = False  # has the event loop been told of what is in `_done`?
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads = [
-            threading.Thread(target=self._work, args=pins[i : i + 1], name=f"proj-answers-{i}", daemon=True)
+            threading.Thread(target=self._work, args=(i, *pins[i : i + 1]), name=f"proj-answers-{i}", daemon=True)
             for i in range(threads)
         ]
 
@@ -128,10 +128,10 @@ class Queue:
 
     # ---- in the threads
 
-    def _work(self, core: int | None = None) -> None:
+    def _work(self, rank: int, core: int | None = None) -> None:
         if core is not None:
             cores.keep_to(core)
-        while jobs := self._take():
+        while jobs := self._take(rank):
             now = time.monotonic()
             wanted = [job for job in jobs if self._still_wanted(job, now)]
             for slot in dict.fromkeys(job.slot for job in wanted):
@@ -139,9 +139,9 @@ class Queue:
             self._tell(jobs)
         self._wake()
 
-    def _take(self) -> list[Job]:
+    def _take(self, rank: int) -> list[Job]:
         """Wait for an input; none means closed."""
-        first = self._jobs.take()
+        first = self._jobs.take(rank)
         jobs = [first] if first is not None else []
         while jobs and len(jobs) < self._share(jobs[0]) and (job := self._jobs.take_now()) is not None:
             jobs.append(job)

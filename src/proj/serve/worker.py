@@ -148,7 +148,7 @@ def main(
         sys.exit(1)
     server = _Server(
         _config(app, settings, shared),
-        lambda: _started(app, served, said, early=early),
+        lambda: _started(app, served, said, cores.loop_pin(settings, index), early=early),
         shared,
         cores.shares(settings)[0],
     )
@@ -193,13 +193,18 @@ def _settle_memory() -> None:
     gc.freeze()
 
 
-def _started(app: App, served: dict[str, Path], said: _Pipe, *, early: bool) -> None:
-    """On the event loop, when connections are accepted."""
-    if not early:
+def _started(app: App, served: dict[str, Path], said: _Pipe, core: int | None, *, early: bool) -> None:
+    """On the event loop, when connections are accepted. `core` is the one that it keeps to."""
+    if early:
+        _load_later(app, served, said)
+    else:
         _settle_memory()
         said.say("ready")
-        return
+    if core is not None:  # after the thread that loads was started: it would keep to the same
+        cores.keep_to(core)
 
+
+def _load_later(app: App, served: dict[str, Path], said: _Pipe) -> None:
     def load() -> None:
         try:
             _load_all(app, served)
