@@ -162,8 +162,11 @@ def train(
     A run that was stopped or killed goes on with --resume, and ends in the weights that it would have had.
     """
     start = time.monotonic()
-    if resume is not None and _resumed(resume, overrides or [], start, as_json=as_json, plain=not (name or dry_run)):
-        return
+    if resume is not None:
+        odd = {"--name": name, "--replace": replace, "--dry-run": dry_run, "--fast": fast and resume != "auto"}
+        refused = [flag for flag, given in odd.items() if given]
+        if _resumed(resume, overrides or [], start, as_json=as_json, fast=fast, refused=refused):
+            return
     job = _job("train", overrides)
     from proj import runs
 
@@ -179,17 +182,17 @@ def train(
     verb.answer(run, content, time.monotonic() - start, as_json=as_json)
 
 
-def _resumed(ref: str, overrides: list[str], start: float, *, as_json: bool, plain: bool) -> bool:
+def _resumed(ref: str, overrides: list[str], start: float, *, as_json: bool, fast: bool, refused: list[str]) -> bool:
     """Go on with the run that `ref` names, and print what it reached. False: `auto` found none, a new one begins."""
     from proj.errors import UsageError as Wrong
 
-    if not plain:
-        raise Wrong("--resume goes on with a run that has its name", next="leave out --name and --dry-run")
+    if refused:
+        raise Wrong("--resume goes on with a run as it was begun", next=f"leave out {' and '.join(refused)}")
     job = _job("train", overrides if ref == "auto" else [])
     from proj.verbs import resume
     from proj.verbs import train as verb
 
-    done = resume.named(ref, job, overrides, verb.work)
+    done = resume.named(ref, job, overrides, verb.work, fast=fast)
     if done is not None:
         verb.answer(done.run, done.content, time.monotonic() - start, as_json=as_json)
     return done is not None

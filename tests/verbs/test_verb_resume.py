@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,16 @@ import numpy as np
 import pytest
 import torch
 from commands import PROJ, call, make_project
-from made_projects import SMALLEST, Finished, digits
+from made_projects import SMALLEST, Finished, digits, project
 
 from proj import runs
+from proj.project import Project
+from proj.runs import Record
 from proj.train import fit, stop
+from proj.verbs import job as jobs
+from proj.verbs import resume
 from proj.verbs import train as verb
+from proj.verbs.job import Job
 
 LONG = ("trainer.max_epochs=500", "trainer.checkpoint_every_steps=7")
 
@@ -141,7 +147,11 @@ def test_a_machine_that_is_no_cloud_asks_no_metadata_server(monkeypatch: pytest.
         (["--resume", "first", "seed=3"], 2, "cannot change seed"),
         (["--resume", "first", "task=trashnet"], 2, "cannot change task"),
         (["--resume", "first", "--name", "x"], 2, "leave out --name"),
+        (["--resume", "first", "--replace"], 2, "leave out --replace"),
+        (["--resume", "first", "--fast", "--dry-run"], 2, "leave out --dry-run and --fast"),
+        (["--resume", "auto", "--fast", "--replace"], 2, "leave out --replace"),
         (["--resume", "first", "trainer.max_epochs=0"], 2, "trainer.max_epochs is out of range"),
+        (["--resume", "first", "+trainer.max_epochs=0"], 2, "trainer.max_epochs is out of range"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
 )
@@ -194,6 +204,50 @@ def test_auto_begins_goes_on_and_then_has_nothing_to_do(
     assert len(list((root / "models/digits").iterdir())) == 1
 
 
+def ended(models: Path, name: str, *, fast: bool) -> None:
+    """A finished run of no overrides, as far as `--resume auto` looks at it."""
+    (models / "digits" / name).mkdir(parents=True)
+    runs.write(models / "digits" / name, Record(task="digits", run=name, status="finished", fast=fast))
+    content = {"task": "digits", "split": "test", "metrics": {"accuracy": 0.5}}
+    runs.write_json(models / "digits" / name / "metrics.json", content)
+
+
+def test_auto_takes_a_fast_run_for_a_fast_one_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_project(tmp_path / "p")
+    monkeypatch.chdir(root)
+    for name, words in {"whole": (), "quick": ("--fast",)}.items():
+        ended(root / "models", name, fast=name == "quick")
+        said = call(capsys, "train", "--resume", "auto", *words, "--json")
+        assert said.code == 0, said.err
+        assert "nothing to do" in said.err
+        assert Path(json.loads(said.out)["run"]).name == name
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_auto_begins_a_new_run_beside_one_that_was_made_otherwise(tmp_path: Path, fast: bool) -> None:
+    job = jobs.job([], project(tmp_path))
+    ended(job.project.models, "other", fast=not fast)
+    assert resume.named("auto", job, [], verb.work, fast=fast) is None
+
+
+@pytest.mark.parametrize("word", ["track=wandb", "+track=wandb", "++track.kind=wandb"])
+def test_a_tracker_may_be_named_with_and_without_a_plus(finished: Finished, tmp_path: Path, word: str) -> None:
+    root = copy(finished, tmp_path)
+    shutil.copytree(root / "models/digits/first", root / "models/digits/second")
+    record = runs.read(root / "models/digits/second")
+    runs.write(root / "models/digits/second", replace(record, run="second", status="failed"))
+    seen = []
+
+    def work(job: Job, *_: Any) -> dict[str, Any]:
+        seen.append(job.cfg.track.kind)
+        return {}
+
+    resume.resume(root / "models/digits/second", Project(root, root / "configs", "a test's"), [word], work)
+    assert seen == ["wandb"]
+
+
 @pytest.mark.slow
 def test_folds_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("trainer.max_epochs=1", "trainer.folds=3")
@@ -211,8 +265,6 @@ def test_folds_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(fit, "fit", cut)
     with pytest.raises(KeyboardInterrupt):
         verb.train(made, fast=True, name="run")
-    from proj.verbs import resume
-
     got = resume.resume(made.project.models / "digits/run", made.project, [], verb.work).content
     assert len(calls) == 4  # one, the one that was cut, and the two that were left
     assert got["metrics"] == whole["metrics"]

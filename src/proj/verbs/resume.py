@@ -38,7 +38,7 @@ def resume(run: Path, project: Project, overrides: list[str], work: Work) -> Res
     """
     words = _allowed(overrides)
     record = runs.read(run)
-    if record.status == "finished" and not any(w.startswith("trainer.max_epochs=") for w in words):
+    if record.status == "finished" and "trainer.max_epochs" not in map(_key, words):
         raise UsageError(
             f"{record.run} is finished",
             next=f"trainer.max_epochs=N trains it on; `proj evaluate {record.run}` scores it",
@@ -56,7 +56,7 @@ def resume(run: Path, project: Project, overrides: list[str], work: Work) -> Res
 
 def _allowed(overrides: list[str]) -> list[str]:
     """Single values; `track=wandb` is `track.kind=wandb`. Raises UsageError for what would make it another run."""
-    words = [f"track.kind={w.partition('=')[2]}" if w.startswith("track=") else w for w in overrides]
+    words = [f"track.kind={w.partition('=')[2]}" if _key(w) == "track" else w for w in overrides]
     odd = [w for w in words if _key(w) not in MAY_CHANGE]
     if odd:
         raise UsageError(
@@ -82,9 +82,10 @@ def find(ref: str, models: Path) -> Path:
     )
 
 
-def named(ref: str, job: Job, overrides: list[str], work: Work) -> Resumed | None:
+def named(ref: str, job: Job, overrides: list[str], work: Work, *, fast: bool = False) -> Resumed | None:
     """Go on with what `ref` names. `auto`: the newest run that these very overrides began; None where there is none.
 
+    `auto` leaves alone a --fast run unless `fast`, and any other if so: a model of one batch is another model.
     So one command can be given again and again until the run is finished, as a machine that may go at any time does.
     """
     models = job.project.models
@@ -92,7 +93,7 @@ def named(ref: str, job: Job, overrides: list[str], work: Work) -> Resumed | Non
         return resume(find(ref, models), job.project, overrides, work)
     wanted = _identity(overrides)
     for folder, record in runs.every(models, job.task.name):
-        if _identity(record.overrides) != wanted or record.trial:
+        if _identity(record.overrides) != wanted or record.trial or record.fast != fast:
             continue
         if record.status == "finished":
             logger.info("{} is finished: nothing to do", folder)
