@@ -49,6 +49,8 @@ from proj.errors import ConfigError
         (Track, {"kind": "mlflow"}),
         (Serve, {"max_batch": -1}),
         (Serve, {"queue_size": 0}),
+        (Serve, {"queue_size": 63}),
+        (Serve, {"queue_size": 9, "max_inputs": 10}),
         (Serve, {"max_upload_mb": -1}),
         (Config, {"seed": -1}),
         (Config, {"seed": 2**32}),
@@ -67,6 +69,7 @@ def test_the_edges_of_the_ranges_are_taken() -> None:
     Trainer(folds=2, max_epochs=1)
     Trainer(folds=100)
     Config(seed=2**32 - 1)
+    Serve(queue_size=10, max_inputs=10)
 
 
 def test_keys_name_every_leaf_with_its_type() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from bundles import make_bundle
 from made_projects import digits, photos, project, trashnet, weights_file
 
 from proj import bundle, config
@@ -135,3 +136,17 @@ def test_the_record_sees_a_read_and_not_a_dump(tmp_path: Path) -> None:
 def test_what_the_server_is_told_is_in_the_bundles_settings() -> None:
     assert {f.name for f in fields(config.Serve)} == set(bundle.ServeSettings.model_fields)
     assert set(bundle.ServeSettings.model_fields) <= set(settings.Settings.model_fields)
+
+
+def test_defaults_of_the_server_are_the_same_wherever_they_stand() -> None:
+    """The server takes from a bundle what differs from the default: with two of them a choice would be lost."""
+    told, kept, chosen = settings.Settings(), bundle.ServeSettings(), config.Serve()
+    for name in set(bundle.ServeSettings.model_fields) - {"threshold"}:  # None there leaves it to each bundle
+        assert getattr(told, name) == getattr(kept, name) == getattr(chosen, name), name
+    assert kept.threshold == chosen.threshold
+
+
+@pytest.mark.parametrize("size", [64, 100, 128])
+def test_a_queue_that_was_chosen_reaches_the_server(tmp_path: Path, size: int) -> None:
+    made = make_bundle(tmp_path / "bundle", serve=bundle.ServeSettings(queue_size=size))
+    assert settings.build(made, {}, environ={}, folder=tmp_path).queue_size == size

@@ -77,7 +77,7 @@ class ServeSettings(_Strict):
     max_upload_mb: float = 20.0
     max_pixels: int = 64_000_000
     max_inputs: int = 64
-    queue_size: int = 128
+    queue_size: int = 64
     max_batch: int = 0
     threshold: float = Field(default=0.0, ge=0, le=1)
 

@@ -224,7 +224,7 @@ class Serve:
     max_upload_mb: float = 20.0
     max_pixels: int = 64_000_000
     max_inputs: int = 64
-    queue_size: int = 128
+    queue_size: int = 64
     max_batch: int = 0  # 0: what the engine gains by
     threshold: float = 0.0  # answers less sure than this carry no label
 
@@ -234,6 +234,12 @@ class Serve:
         for f in fields(self):
             if f.name not in {"threshold", "max_batch"}:
                 _require(getattr(self, f.name) > 0, f"serve.{f.name}", getattr(self, f.name), "over 0")
+        _require(
+            self.queue_size >= self.max_inputs,
+            "serve.queue_size",
+            self.queue_size,
+            f"serve.max_inputs ({self.max_inputs}) or more",
+        )
 
 
 @dataclass(kw_only=True)
