@@ -383,6 +383,19 @@ def test_an_option_is_no_override(configs: Path) -> None:
         composed(configs, "--lr=3")
 
 
+def test_a_value_that_cannot_be_resolved_can_be_taken_out(configs: Path) -> None:
+    (configs / "model" / "small.yaml").write_text("lr: ${nope}\n", encoding="utf-8")
+    assert "nope" in str(refused(configs))
+    assert composed(configs, "~model.lr").config.model.lr == config.Model().lr
+
+
+def test_taking_out_another_value_than_the_default_says_what_the_default_is(configs: Path) -> None:
+    error = refused(configs, "~trainer.folds=5")
+    assert "trainer.folds is 0, its default, not 5" in str(error)
+    assert composed(configs, "~trainer.folds=0").config.trainer.folds == 0
+    assert composed(configs, "~trainer.folds").config.trainer.folds == 0
+
+
 def test_the_advice_to_quote_works(configs: Path) -> None:
     advice = refused(configs, "data.source=a=b").next
     word = advice.removeprefix("quote the value: ").strip("'")

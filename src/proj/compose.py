@@ -54,7 +54,7 @@ def compose(overrides: list[str], configs: Path, options_of: OptionsOf) -> Compo
         _check_values(values, known, tuple(groups(configs)))
         # Hydra's own compose would find and read every file a second time: half of what `proj config` takes.
         cfg = OmegaConf.merge(*(layer.content for layer in layers))
-        _apply(values, cfg, origins)
+        _apply(values, cfg, origins, options)
         return Composed(_config(cfg, options, origins, configs.parent), tuple(overrides), origins)
 
 
@@ -74,7 +74,7 @@ def load(path: Path, overrides: list[str], options_of: OptionsOf) -> Composed:
         origins = _origins([layer], known)
         cfg = OmegaConf.create(layer.content)
         _check_values(overrides, known)
-        _apply(overrides, cfg, origins)
+        _apply(overrides, cfg, origins, options)
         return Composed(_config(cfg, options, origins, path.parent), tuple(overrides), origins)
 
 
@@ -192,10 +192,8 @@ def _config(cfg: Any, options: type[Options], origins: dict[str, str], root: Pat
         raise ConfigError(f"{key or 'a config value'} has no value", found=_from(e, origins.get(key), root)) from None
     for key, value in _leaves(plain, "", known):
         check_value(key, value, known[key], _from("", origins[key], root))
-    schema = OmegaConf.structured(Config)
-    schema.task = OmegaConf.structured(options)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(schema, plain))
+        config = OmegaConf.to_object(OmegaConf.merge(_schema(options), plain))
     except OmegaConfBaseException as e:
         key = str(getattr(e, "full_key", "") or "")
         raise wrong_type(key, _from(e, origins.get(key), root), known.get(key)) from None
@@ -204,6 +202,15 @@ def _config(cfg: Any, options: type[Options], origins: dict[str, str], root: Pat
         raise ConfigError(e.what, found=_from(e.found, origin, root), next=e.next) from None
     assert isinstance(config, Config)
     return config
+
+
+def _schema(options: type[Options]) -> Any:
+    """Every key with its type and its default."""
+    from omegaconf import OmegaConf
+
+    schema = OmegaConf.structured(Config)
+    schema.task = OmegaConf.structured(options)
+    return schema
 
 
 def _from(found: object, origin: str | None, root: Path) -> str:
@@ -266,7 +273,7 @@ def _check_values(values: list[str], known: dict[str, Any], groups: tuple[str, .
             check_value(key, override.value(), known[key], "")
 
 
-def _apply(values: list[str], cfg: Any, origins: dict[str, str]) -> None:
+def _apply(values: list[str], cfg: Any, origins: dict[str, str], options: type[Options]) -> None:
     """Set each value, and take out what `~key` names: it has its default again. A key that no YAML has is one too."""
     from omegaconf import OmegaConf
 
@@ -276,9 +283,14 @@ def _apply(values: list[str], cfg: Any, origins: dict[str, str]) -> None:
             OmegaConf.update(cfg, key, override.value(), force_add=True)
             origins[key] = "command line"
             continue
-        now, given = OmegaConf.select(cfg, key), override.value()
-        if given not in (None, "", now):
-            raise ConfigError(f"{text} names another value", found=f"{key} is {now}, not {given}", next=f"write ~{key}")
+        given = override.value()
+        if given not in (None, ""):  # without one nobody asks what it is: it may be a reference that leads nowhere
+            now, source = OmegaConf.select(cfg, key), ""
+            if now is None:
+                now, source = OmegaConf.select(_schema(options), key), ", its default"
+            if given != now:
+                found = f"{key} is {now}{source}, not {given}"
+                raise ConfigError(f"{text} names another value", found=found, next=f"write ~{key}")
         OmegaConf.update(cfg, key, None, force_add=True)
         parent, _, leaf = key.rpartition(".")
         del (OmegaConf.select(cfg, parent) if parent else cfg)[leaf]
