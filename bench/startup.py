@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 PROJ = Path(sys.executable).parent / "proj"
-VERBS = ("data", "train", "evaluate", "predict", "export", "serve", "profile", "config", "doctor")
+VERBS = ("data", "train", "evaluate", "predict", "export", "serve", "keys", "profile", "config", "doctor")
 PLAIN = """
 import typer
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -22,7 +22,7 @@ from proj import cli, compose, ending, errors
 from proj.verbs.job import options_of
 
 VERBS = ("data", "train", "evaluate", "predict", "export", "serve", "keys", "profile", "config", "doctor")
-COMMANDS = [[v] for v in VERBS] + [["data", "prepare"], ["data", "check"]]
+COMMANDS = [[v] for v in VERBS] + [["data", "prepare"], ["data", "check"], ["data", "cache"]]
 
 
 @pytest.fixture
@@ -241,7 +241,8 @@ def completed(here: Path, words: str, at: int) -> list[str]:
         ("proj config model.lr=1 task=trashnet task.bl", 4, ["task.block="], True),
         ("proj config task = trashnet task.bl", 5, ["task.block="], True),
         ("proj data task=d", 2, ["task=digits"], True),
-        ("proj data ", 2, ["check", "task="], False),
+        ("proj data ", 2, ["check", "cache", "task="], False),
+        ("proj data ca", 2, ["cache"], True),
         ("proj config --js", 2, ["--json"], True),
         ("proj train nothing.at.all", 2, [], True),
         ("proj train task=nope task.", 3, [], True),

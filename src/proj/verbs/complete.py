@@ -13,7 +13,7 @@ from proj.project import find_project
 def words(typed: list[str], incomplete: str, root: str | Path | None, *, data: bool) -> list[str]:
     """What can stand in `incomplete`'s place after the overrides `typed`; nothing where there is no project.
 
-    `root`: what --project said. `data`: the verb is `proj data`, which has a command of its own.
+    `root`: what --project said. `data`: the verb is `proj data`, which has commands of its own.
     """
     # bash cuts words at "=": task=tr arrives as the words "task", "=", "tr", and only the last one is replaced.
     before = " ".join(typed).replace(" =", "=").replace("= ", "=").split()
@@ -28,7 +28,7 @@ def words(typed: list[str], incomplete: str, root: str | Path | None, *, data: b
         known = [f"{g}=" for g in groups] + [f"{k}=" for k in config.keys(_options(before)) if k != "task.name"]
     except (ProjError, OSError):
         return []
-    first = ["check"] if data and not before else []
+    first = ["check", "cache"] if data and not before else []
     return [w for w in first + known if w.startswith(word)]
 
 
