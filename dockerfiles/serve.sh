@@ -20,4 +20,14 @@ EOF
     ;;
 esac
 
+# What is fetched is kept under the project's folder, and of all folders this user may write to /tmp alone. The working
+# folder stays: serve.yaml and relative paths are looked for there.
+for word in "$model" "$@"; do
+    case $word in
+    http://* | https://* | gs://*)
+        exec proj --project /tmp serve "$model" --host "$HOST" --port "$PORT" "$@"
+        ;;
+    esac
+done
+
 exec proj serve "$model" --host "$HOST" --port "$PORT" "$@"

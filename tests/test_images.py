@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import loopback
 import numpy as np
 import pytest
 from bundles import make_bundle
@@ -108,6 +109,19 @@ def test_serving_image_answers_with_a_mounted_model(store: Store, without_model:
     listen = ("-e", "HOST=127.0.0.1", "-e", f"PORT={port}")
     with store.started(without_model, options=(*STRICT, *mounted, *listen)) as name:
         _answers_as_the_bundle_does(store, name, port, context / BUNDLE)
+
+
+def test_serving_image_answers_with_a_model_at_a_url(store: Store, without_model: str, context: Path) -> None:
+    """By the image's own user, who may write to /tmp alone, as root may not either on a read-only file system."""
+    port = _free_port()
+    strict = ("--read-only", "--cap-drop=ALL", "-e", "HOST=127.0.0.1", "-e", f"PORT={port}")
+    with loopback.serving() as http:
+        for name in ("bundle.json", "model.onnx"):
+            http.files[f"/digits/{name}"] = loopback.File((context / BUNDLE / name).read_bytes(), etag='"1"')
+        with store.started(without_model, options=(*strict, "-e", f"MODEL={http.url}/digits")) as name:
+            _answers_as_the_bundle_does(store, name, port, context / BUNDLE)
+            there = store.podman("exec", name, "find", "/tmp/models/.cache", "-name", "model.onnx")
+            assert there.stdout.count("model.onnx") == 1, there.stderr
 
 
 def test_the_health_check_fails_when_nothing_answers(store: Store, without_model: str) -> None:
