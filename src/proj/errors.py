@@ -87,6 +87,10 @@ class BundleError(ProjError):
     exit_code = 1
 
 
+class ExampleError(BundleError):
+    """A bundle that does not give the answers that are written in it."""
+
+
 class ResourceError(ProjError):
     exit_code = 1
     http_status = 507

@@ -16,7 +16,7 @@ from loguru import logger
 from proj import bundle, engines
 from proj.bundle import Manifest
 from proj.engines import Engine
-from proj.errors import BundleError, InputError
+from proj.errors import BundleError, ExampleError, InputError
 from proj.preprocess import series, text, views
 from proj.preprocess.photo import Pixels
 from proj.preprocess.spec import PAD, ImageSpec, SeriesSpec, Spec
@@ -95,9 +95,9 @@ def _prove(manifest: Manifest, reference: Engine, folder: Path) -> None:
     try:
         got = reference.run(manifest.example.array())
     except Exception as e:  # whatever a graph that does not fit its manifest makes its engine raise
-        raise BundleError(f"{folder} fails on its own example", found=engines.first_line(e)) from None
+        raise ExampleError(f"{folder} fails on its own example", found=engines.first_line(e)) from None
     if got.shape != want.shape or apart(manifest.kind, got, want, "fp32"):
-        raise BundleError(
+        raise ExampleError(
             f"{folder} does not give its own example's answer",
             found=f"the model says {np.round(got[0], 4).tolist()}, bundle.json {np.round(want[0], 4).tolist()}",
             next="model.onnx and bundle.json are not of one export: `proj export RUN` makes both",
@@ -105,7 +105,7 @@ def _prove(manifest: Manifest, reference: Engine, folder: Path) -> None:
 
 
 def _compare(model: Model, reference: Engine, precision: engines.Precision) -> None:
-    """Raise BundleError where the engine's answers to the example and the samples are not ONNX Runtime's."""
+    """Raise ExampleError where the engine's answers to the example and the samples are not ONNX Runtime's."""
     xs = [model.manifest.example.array()[0], *(_decoded(model, s.body) for s in model.manifest.samples)]
     want = np.concatenate([reference.run(x[None]) for x in xs])
     try:
@@ -115,7 +115,7 @@ def _compare(model: Model, reference: Engine, precision: engines.Precision) -> N
         got, why = want, engines.first_line(e)
     who, name = model.engine.name, model.manifest.model
     if why:
-        raise BundleError(
+        raise ExampleError(
             f"{who} does not give ONNX Runtime's answers to {name}",
             found=f"{why}, on its example and {len(xs) - 1} samples",
             next="choose engine=onnxruntime",
@@ -134,7 +134,7 @@ def _decoded(model: Model, body: Mapping[str, Any]) -> Array:
             content = body["series"]
         return decode(model, content)
     except (InputError, KeyError, TypeError, ValueError) as e:
-        raise BundleError("a sample in bundle.json cannot be read", found=f"{type(e).__name__}: {e}") from None
+        raise ExampleError("a sample in bundle.json cannot be read", found=f"{type(e).__name__}: {e}") from None
 
 
 def apart(kind: Literal["classes", "values"], got: Array, want: Array, precision: engines.Precision) -> str:

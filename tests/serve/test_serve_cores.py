@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import sys
 from pathlib import Path
@@ -47,7 +48,8 @@ def test_a_servers_threads_are_kept_to_cores_unless_more_were_asked_for(folder: 
     if len(there) < 2:
         pytest.skip("one core: nothing to tell apart")
     with Server(digits, free_log(folder), workers=1, threads=len(there) + spare) as server:
-        assert server.client.get("/health").status_code == 200  # its event loop runs
+        large = {"image": base64.b64encode(bytes(60_000)).decode()}  # read beside the event loop
+        assert server.client.post("/predict", json=large).status_code in {415, 422}
         (worker,) = server.workers()
         tasks = [task.read_text() for task in Path(f"/proc/{worker}/task").glob("*/status")]
     allowed = [line.split()[1] for task in tasks for line in task.splitlines() if "Cpus_allowed_list" in line]

@@ -28,7 +28,8 @@ def slow(folder: Path, gate: Gate) -> Iterator[Server]:
     """A model behind a gate, one thread, and little patience."""
     bundle = make_bundle(folder / "patient")
     flags = {"threads": 1, "workers": 1, "head_s": 0.5, "connections": 12, "max_batch": 1, "max_inputs": 8}
-    with Server(bundle, free_log(folder), before=gate.before, **flags) as running:
+    before = f"{gate.before}\nfrom proj.serve import protocol; protocol.TAIL_S = 0.5"
+    with Server(bundle, free_log(folder), before=before, **flags) as running:
         yield running
 
 
@@ -66,6 +67,25 @@ def test_a_head_that_does_not_come_is_cut_off(slow: Server, sent: bytes) -> None
     assert 0.45 < time.monotonic() - start < 10
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert problem(answer)["status"] == 408
+
+
+@pytest.mark.parametrize("late", [b"", b"a"], ids=["nothing", "a byte"])
+def test_a_body_that_does_not_end_after_its_answer_is_cut_off(slow: Server, late: bytes) -> None:
+    with connect(slow) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+        sock.sendall(late)
+        assert read_all(sock) == b""
+
+
+def test_a_body_that_ends_after_its_answer_leaves_the_connection_to_the_next_request(slow: Server) -> None:
+    with connect(slow) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+        sock.sendall(b"a" * 10)
+        time.sleep(2.5)  # longer than a body has, and two looks of the sweep
+        sock.sendall(request(drawing(), b"Connection: close"))
+        assert read_all(sock).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_head_without_end_is_refused(slow: Server) -> None:
@@ -112,6 +132,8 @@ def dropped(server: Server, reason: str) -> float:
 
 def test_work_of_a_client_that_hung_up_is_dropped_before_it_runs(slow: Server, gate: Gate) -> None:
     before, others = dropped(slow, "gone"), metric(slow, "proj_connections")
+    hung_up, busy = (rf'proj_requests_total\{{route="/predict",status="{s}"\}}' for s in (499, 503))
+    counted = metric(slow, hung_up), metric(slow, busy), metric(slow, r'proj_errors_total\{kind="bad-request"\}')
     with gate.shut():
         socks = [connect(slow) for _ in range(6)]
         for sock in socks:
@@ -123,6 +145,8 @@ def test_work_of_a_client_that_hung_up_is_dropped_before_it_runs(slow: Server, g
         wait_for_metric(slow, "proj_connections", others)
     slow.client.post("/predict", content=drawing())  # the one thread has done with those before it
     assert dropped(slow, "gone") - before == 5  # all but the one that had begun
+    now = metric(slow, hung_up), metric(slow, busy), metric(slow, r'proj_errors_total\{kind="bad-request"\}')
+    assert (now[0] - counted[0], now[1:]) == (5, counted[1:])  # no overload, and nobody's bad request
 
 
 def test_a_request_that_cannot_wait_is_told_so_and_its_input_is_not_run(slow: Server, gate: Gate) -> None:

@@ -25,6 +25,17 @@ def test_first_in_is_first_out_and_its_end_is_none() -> None:
     assert [line.take(0), line.take_now(), line.take(0), line.take(0), line.take_now()] == [0, 1, 2, None, None]
 
 
+def test_how_many_wait_is_told_after_each_change() -> None:
+    told: list[int] = []
+    line: Line[str] = Line(told.append)
+    line.put("a")
+    line.put("b")
+    line.take(0)
+    line.take_now()
+    line.take_now()
+    assert told == [1, 2, 1, 0]
+
+
 def test_of_those_who_wait_the_first_in_rank_is_woken() -> None:
     line: Line[int] = Line()
     got: list[tuple[int, int | None]] = []

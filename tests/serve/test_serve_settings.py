@@ -32,7 +32,7 @@ def test_without_anything_the_bundle_and_the_defaults_hold(bundle: Path) -> None
 
 def test_each_origin_goes_over_the_one_before(bundle: Path) -> None:
     yaml = "max_batch: 4\nport: 1001\nworkers: 2\nhost: 10.0.0.1\nallow_host: [a.example, B.example]\n"
-    environ = {"PORT": "1002", "HOST": "0.0.0.0", "PROJ_SERVE_WORKERS": "3", "PROJ_SERVE_MAX_PIXELS": "99"}
+    environ = {"PORT": "1002", "PROJ_SERVE_HOST": "0.0.0.0", "PROJ_SERVE_WORKERS": "3", "PROJ_SERVE_MAX_PIXELS": "99"}
     settings = make(bundle, yaml, environ, workers=4)
     assert (settings.max_inputs, settings.max_batch) == (7, 4)
     assert (settings.port, settings.host, settings.max_pixels) == (1002, "0.0.0.0", 99)
@@ -41,7 +41,19 @@ def test_each_origin_goes_over_the_one_before(bundle: Path) -> None:
 
 
 def test_the_longer_name_of_a_variable_wins(bundle: Path) -> None:
-    assert make(bundle, environ={"PROJ_SERVE_PORT": "1", "PORT": "2", "HOST": ""}).port == 1
+    assert make(bundle, environ={"PROJ_SERVE_PORT": "1", "PORT": "2"}).port == 1
+
+
+def test_the_machines_own_name_in_the_environment_opens_nothing(bundle: Path) -> None:
+    assert make(bundle, environ={"HOST": "0.0.0.0"}).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("word", ["queue_size=8", "max_inputs=80"])
+def test_of_two_settings_that_do_not_fit_the_one_that_was_chosen_is_named(tmp_path: Path, word: str) -> None:
+    key, value = word.split("=")
+    with pytest.raises(ConfigError, match=f"{word} is '{value}'") as error:
+        build(make_bundle(tmp_path / "b"), {}, environ={}, folder=tmp_path, words=[word])
+    assert key in error.value.found
 
 
 def test_a_list_in_the_environment_is_separated_by_commas(bundle: Path) -> None:

@@ -34,6 +34,14 @@ def examine(source: Path, staged: Path, *, name: str = "digits", serving: Path |
     check.load(job, SETTINGS, room)
 
 
+def test_a_refusal_is_named_by_what_is_wrong_and_not_by_the_folders_name(tmp_path: Path) -> None:
+    source = make_bundle(tmp_path / "source")
+    (source / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(Refused) as refused:
+        examine(source, tmp_path / "example-answers")
+    assert refused.value.slug == "hash"
+
+
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     return make_bundle(tmp_path / "good")

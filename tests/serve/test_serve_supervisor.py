@@ -125,9 +125,12 @@ def test_what_does_not_end_in_time_is_cut_off_and_the_exit_code_says_so(folder: 
     assert "Traceback" not in server.log
 
 
-def test_while_it_drains_ready_says_so_and_requests_are_still_answered(folder: Path, digits: Path) -> None:
+@pytest.mark.parametrize("group", [False, True], ids=["Ctrl-C", "SIGTERM for all"])
+def test_while_it_drains_ready_says_so_and_requests_are_still_answered(folder: Path, digits: Path, group: bool) -> None:
     with Server(digits, free_log(folder), drain_s=3.0) as server:
-        server.process.send_signal(signal.SIGINT)
+        for pid in server.workers() if group else []:
+            os.kill(pid, signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM if group else signal.SIGINT)
         server.wait_for("stopping")
         time.sleep(0.2)
         with httpx.Client(base_url=server.url, trust_env=False) as fresh:
@@ -137,6 +140,18 @@ def test_while_it_drains_ready_says_so_and_requests_are_still_answered(folder: P
             assert fresh.get("/health").status_code == 200
             assert fresh.post("/predict", content=drawing()).status_code == 200
         assert server.process.wait(20) == 0
+
+
+def test_a_terminal_that_closes_stops_neither_a_worker_nor_what_nohup_started(folder: Path, digits: Path) -> None:
+    nohup = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    with Server(digits, free_log(folder), before=nohup) as server:
+        workers = server.workers()
+        for pid in (server.process.pid, *workers):
+            os.kill(pid, signal.SIGHUP)
+        time.sleep(0.3)
+        assert server.client.get("/ready").status_code == 200
+        assert server.workers() == workers
+        assert server.stop() == 0
 
 
 @pytest.mark.slow

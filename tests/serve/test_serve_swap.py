@@ -241,8 +241,10 @@ def test_workers_that_are_slow_to_hear_of_it_answer_with_the_newer_version_at_on
         "worker._Pipe.hear = lambda pipe: (hear(pipe), time.sleep(0.3))[0]\n"
     )
     with Server(tmp_path / "bundle", free_log(folder), before=late, workers=2, **SOON) as server:
+        assert server.client.get("/openapi.json").json()["info"]["version"] == "v1"
         swaps.publish(make_bundle(tmp_path / "new", version="v2", seed=2), tmp_path / "bundle")
         swapped(server, "v2")
+        assert server.client.get("/openapi.json").json()["info"]["version"] == "v2"
         for _ in range(8):
             said = httpx.post(f"{server.url}/predict", content=drawing(), trust_env=False)  # a connection for each
             assert said.json()["model"] == "digits@v2"

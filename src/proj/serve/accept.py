@@ -7,6 +7,7 @@ others look on, above all after one of them has died and its clients have come b
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from proj.serve import board
 if TYPE_CHECKING:
     from proj.serve.board import Board
 
+OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_S = 0.004  # after which a worker with more than its share looks again
 BREAK_S = 0.25
 PATIENCE_S = 1.5  # for which connections wait for a worker with fewer, which may be starting
@@ -61,7 +63,10 @@ class Acceptor:
                 return
         try:
             connection, _ = self.sock.accept()
-        except OSError:  # another worker was faster, or the client has gone
+        except OSError as e:  # another worker was faster, or the client has gone
+            if e.errno in OUT_OF_ROOM:  # what waits stays there: without a pause this would be asked again at once
+                self.loop.remove_reader(self.sock)
+                self._again = self.loop.call_later(BREAK_S, self._listen)
             return
         connection.setblocking(False)
         self.taken += 1

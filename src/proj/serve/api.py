@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 def build(app: App) -> FastAPI:
     """The application for what `app` does not answer itself."""
-    title, description = openapi.about(app.slots)
     api = FastAPI(
-        title=title,
-        version=next(iter(app.slots.values())).manifest.version,
-        description=description,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # it would answer /predict/ with a redirect instead of a 404

@@ -21,6 +21,7 @@ from proj.serve.body import Body
 from proj.serve.connection import Connection, HungUp
 from proj.serve.guard import Guard
 from proj.serve.log import Log
+from proj.serve.metrics import HUNG_UP
 from proj.serve.queue import Queue
 from proj.serve.reply import Headers, Reply
 
@@ -78,7 +79,7 @@ class App:
         try:
             await call.answer()
         except HungUp:
-            call.status = 499  # as proxies count a client that hung up; nobody is left to read an answer
+            call.status = HUNG_UP  # nobody is left to read an answer
         finally:
             seconds = time.perf_counter() - start_s
             self.metrics.request(call.route, call.status, seconds)

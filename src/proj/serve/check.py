@@ -25,7 +25,7 @@ from pathlib import Path
 
 from proj import bundle
 from proj.bundle import Manifest
-from proj.errors import BundleError, ResourceError
+from proj.errors import BundleError, ExampleError, ResourceError
 from proj.preprocess.spec import ImageSpec, TextSpec
 from proj.serve import children, cores, memory, stage
 from proj.serve.memory import Room
@@ -128,7 +128,7 @@ def _refusing(slug: str) -> Iterator[None]:
     except (ResourceError, MemoryError) as e:
         raise Refused("memory", str(e) or "memory ran out while it was loaded") from None
     except BundleError as e:
-        raise Refused("example" if "answer" in e.what or "example" in e.what else slug, str(e)) from None
+        raise Refused("example" if isinstance(e, ExampleError) else slug, str(e)) from None
 
 
 def _incompatible(new: Manifest, old: Manifest) -> str:

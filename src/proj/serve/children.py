@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 STOP_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, n)]
+GROUPS = [getattr(signal, n) for n in ("SIGINT", "SIGHUP") if hasattr(signal, n)]
 THREADS = Path("/proc/self/task")
 COMMAND = Path("/proc/self/comm")  # what ps and top call a process
 
@@ -115,8 +116,8 @@ def _run(name: str, closed: list[Closable], target: Callable[..., None], args: t
     for each in closed:
         each.close()
     for number in STOP_SIGNALS:
-        # Ctrl+C reaches the whole group; the supervisor tells its children.
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+        # Ctrl+C and a terminal that closes reach the whole group; the supervisor tells its children.
+        signal.signal(number, signal.SIG_IGN if number in GROUPS else signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     target(*args)

@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from proj.errors import BadRequest, InputError, InputTooLarge
-from proj.preprocess.spec import ImageSpec, TextSpec
+from proj.preprocess.spec import ImageSpec, SeriesSpec, TextSpec
 
 if TYPE_CHECKING:
-    from proj.preprocess.spec import SeriesSpec, Spec
+    from proj.preprocess.spec import Spec
 
 # What `infer.decode` takes and HTTP can bring: a file, a text, views or steps, fields or channels.
 Content = bytes | str | list[Any] | dict[str, Any]
 SEVERAL = "inputs"
+SPARE = 1_000  # commas of an input beside its values: names, and values that are too many and are told so
 SHOWN = 60  # characters of what was found
 
 
@@ -35,6 +36,19 @@ def parse(raw: bytes) -> Any:
         raise InputError("the JSON is nested too deeply") from None
     except ValueError as e:  # not JSON, or not in a Unicode encoding
         raise BadRequest("the body is not JSON", found=str(e)[:200]) from None
+
+
+def check_count(raw: bytes, spec: Spec, max_inputs: int) -> None:
+    """Refuse far more values than the inputs of a request can have, before any is parsed. Raises InputTooLarge.
+
+    Megabytes of numbers would keep the interpreter from everybody else for tenths of a second. Texts may hold commas.
+    """
+    if isinstance(spec, TextSpec):
+        return
+    values = spec.shape[0] * spec.shape[1] if isinstance(spec, SeriesSpec) else spec.views
+    most = max_inputs * (values + SPARE)
+    if (found := raw.count(b",")) > most:
+        raise InputTooLarge("the JSON holds too many values", found=f"{found}; {max_inputs} inputs have under {most}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

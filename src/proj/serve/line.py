@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Line(Generic[T]):
-    """Any thread may put and take."""
+    """Any thread may put and take. `told` hears how many wait after each change, one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[int], object] = lambda _: None) -> None:
+        self._told = told
         self._items: deque[T] = deque()
         self._gates: dict[int, threading.Lock] = {}  # of the threads that wait, by rank, each one shut
         self._lock = threading.Lock()
@@ -30,6 +32,7 @@ class Line(Generic[T]):
         """At the end; wakes one thread."""
         with self._lock:
             self._items.append(item)
+            self._told(len(self._items))
             gate = self._gates.pop(min(self._gates)) if self._gates else None
         if gate is not None:
             gate.release()
@@ -48,7 +51,7 @@ class Line(Generic[T]):
         while True:
             with self._lock:
                 if self._items:
-                    return self._items.popleft()
+                    return self._first()
                 if self._closed:
                     return None
                 gate = gate or _shut()
@@ -58,7 +61,12 @@ class Line(Generic[T]):
     def take_now(self) -> T | None:
         """The first, None where there is none."""
         with self._lock:
-            return self._items.popleft() if self._items else None
+            return self._first() if self._items else None
+
+    def _first(self) -> T:
+        item = self._items.popleft()
+        self._told(len(self._items))
+        return item
 
 
 def _shut() -> threading.Lock:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from proj.serve.tallies import Cell
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+HUNG_UP = 499  # as proxies count a client that hung up: no error of anybody's request
 DROPPED = ("gone", "late")
 
 
@@ -168,7 +169,7 @@ class Metrics:
             lambda: (
                 self._series("proj_requests", route, str(status)),
                 self._series("proj_request_seconds", route),
-                self._series("proj_errors", kind.slug) if status >= 400 else None,
+                self._series("proj_errors", kind.slug) if status >= 400 and status != HUNG_UP else None,
             ),
         )
 

@@ -26,13 +26,18 @@ def about(slots: Slots) -> tuple[str, str]:
 
 
 def install(api: FastAPI, app: App) -> None:
-    """Let /openapi.json tell of everything."""
-    made: dict[str, Any] = {}
+    """Let /openapi.json tell of everything, and of the models that answer now."""
+    made: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def openapi() -> dict[str, Any]:
-        if not made:
-            made.update(_whole(api, app))
-        return made
+        models = tuple(slot.manifest.model for slot in app.slots.values())
+        if models not in made:
+            made.clear()
+            api.title, api.description = about(app.slots)
+            api.version = next(iter(app.slots.values())).manifest.version
+            api.openapi_schema = None  # FastAPI's own copy
+            made[models] = _whole(api, app)
+        return made[models]
 
     api.openapi = openapi  # type: ignore[method-assign]
 

@@ -1,6 +1,7 @@
 """HTTP/1.1 as uvicorn speaks it by httptools, with the limits of this server.
 
-What is no HTTP is answered with a problem; a head that takes too long or grows too large is cut off; connections above
+What is no HTTP is answered with a problem; a head that takes too long or grows too large, and a body that does not end
+after its answer, are cut off; connections above
 the limit are answered 503 at once; and a request can see whether its client has hung up.
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 65_536  # of request line and headers together, as most servers and proxies take
 BEYOND = 256  # connections above the limit that still get an answer; those above are closed
+TAIL_S = 10.0  # that the rest of a body may take to come once its request is answered
 LAST_WORD_S = 0.2  # of a connection without a request when the server stops: one may be on its way
 STATE = "proj.connection"
 BREATH_S = 0.1  # for which a connection that was told to come later, and came again at once, is not read
@@ -72,6 +74,8 @@ class Http(HttpToolsProtocol):
         self.head_bytes = 0
         self.refused_s = float("-inf")  # when the last request was told to come later
         self.head_began_s: float | None = time.monotonic()  # None: no head is being waited for
+        self.body_is_whole = True
+        self.answered_s: float | None = None  # since when, at the latest, a body that is not whole is of no use
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Joined(transport, self.loop))  # type: ignore[arg-type]
@@ -106,6 +110,7 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.head_began_s = time.monotonic()
         self.head_bytes = 0
+        self.body_is_whole, self.answered_s = False, None
         super().on_message_begin()
         self.scope["state"][STATE] = self
 
@@ -114,6 +119,10 @@ class Http(HttpToolsProtocol):
         super().on_headers_complete()
         if self.stopping and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.body_is_whole = True
 
     @property
     def is_whole(self) -> bool:
@@ -136,10 +145,24 @@ class Http(HttpToolsProtocol):
             self.loop.call_later(BREATH_S, self.flow.resume_reading)
 
     def cut_off_if_late(self, now_s: float) -> None:
-        """Close a connection whose request's head does not come. `now_s` is time.monotonic's."""
-        if self.head_began_s is not None and now_s - self.head_began_s > self.settings.head_s:
-            self.head_began_s = None
-            self._refuse(408, f"no whole request came within {self.settings.head_s:g} s")
+        """Close a connection on which nothing comes that can be answered. `now_s` is time.monotonic's.
+
+        A request's head that does not come, and what uvicorn leaves open: its timer between requests ends with the
+        next byte, and of a body that comes after its answer nothing sets it again.
+        """
+        if self.head_began_s is not None:
+            if now_s - self.head_began_s > self.settings.head_s:
+                self.head_began_s = None
+                self._refuse(408, f"no whole request came within {self.settings.head_s:g} s")
+        elif self.cycle is not None and self.cycle.response_complete:
+            if not self.body_is_whole:
+                self.answered_s = now_s if self.answered_s is None else self.answered_s
+                if now_s - self.answered_s > TAIL_S:
+                    self.transport.close()
+            elif self.timeout_keep_alive_task is None:
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer without the application, and close."""

@@ -8,6 +8,7 @@ are functions of `infer`; the first two release the interpreter's lock, so that 
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from loguru import logger
 from proj import infer
 from proj.errors import Busy, InputError
 from proj.serve import board, cores
+from proj.serve.connection import HungUp
 from proj.serve.line import Line
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class Queue:
         self, settings: Settings, threads: int, metrics: Metrics, shared: Board, pins: Sequence[int] = ()
     ) -> None:
         self.settings, self.threads, self.metrics, self.board = settings, threads, metrics, shared
-        self._jobs: Line[Job] = Line()
+        self._jobs: Line[Job] = Line(functools.partial(shared.set, board.WAITING))
         self._done: deque[Job] = deque()
         self._told = False  # has the event loop been told of what is in `_done`?
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -123,7 +125,6 @@ class Queue:
 
     def _put(self, job: Job) -> asyncio.Future[Any]:
         self._jobs.put(job)
-        self.board.set(board.WAITING, len(self._jobs))
         return job.future
 
     # ---- in the threads
@@ -145,7 +146,6 @@ class Queue:
         jobs = [first] if first is not None else []
         while jobs and len(jobs) < self._share(jobs[0]) and (job := self._jobs.take_now()) is not None:
             jobs.append(job)
-        self.board.set(board.WAITING, len(self._jobs))
         return jobs
 
     def _share(self, first: Job) -> int:
@@ -156,7 +156,7 @@ class Queue:
         job.taken_s = now
         if job.asker.lost:
             self.metrics.dropped("gone")
-            job.outcome = Busy("the client hung up")
+            job.outcome = HungUp()
         elif now > job.due_s:
             self.metrics.dropped("late")
             job.outcome = Busy("the request waited too long", found="its deadline passed", next="try again")
@@ -255,7 +255,7 @@ class Queue:
                 continue
             outcome = job.outcome
             if isinstance(outcome, Exception) and (job.input is None or not isinstance(outcome, InputError)):
-                if not isinstance(outcome, Busy):
+                if not isinstance(outcome, Busy | HungUp):
                     logger.error("the model {} failed: {}", job.slot.name, type(outcome).__name__)
                 job.future.set_exception(outcome)
             else:

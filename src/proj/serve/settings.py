@@ -153,11 +153,13 @@ def build(
         return Settings.model_validate(values)
     except ValidationError as e:
         first = e.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else "queue_size"
-        origin = origins.get(key) or origins.get("max_inputs", "the server's settings")
+        wrong = str(first["loc"][0]) if first["loc"] else "queue_size"
+        key = wrong if wrong in origins or first["loc"] else "max_inputs"  # of the two, the one that somebody chose
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
-            f"{origin} is {values.get(key)!r}", found=reason, next="`proj serve --help` lists the settings"
+            f"{origins.get(key, key)} is {values.get(key)!r}",
+            found=reason,
+            next="`proj serve --help` lists the settings",
         ) from None
 
 
@@ -201,7 +203,8 @@ def _from_file(path: Path, *, needed: bool) -> list[tuple[str, str, Any]]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, str, Any]]:
-    layers = [(name, name.lower(), environ[name]) for name in ("HOST", "PORT") if environ.get(name)]
+    # Cloud Run, and others like it, set PORT. Not HOST: some shells keep the machine's own name there.
+    layers = [("PORT", "port", environ["PORT"])] if environ.get("PORT") else []
     for name, value in sorted(environ.items()):
         if name.startswith(ENV_PREFIX) and value and not _from_kubernetes(name, value):
             layers.append((name, name.removeprefix(ENV_PREFIX).lower(), value))

@@ -63,7 +63,9 @@ class _Signals:
     def __enter__(self) -> _Signals:
         self.count = 0
         self.reader, self.writer = Pipe(duplex=False)
-        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        # What is ignored stays so: nohup ignores SIGHUP.
+        taken = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in taken}
         return self
 
     def __exit__(self, *_: object) -> None:

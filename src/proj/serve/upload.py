@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ RAW_TYPES: dict[Modality, tuple[str, ...]] = {
     "text": ("text/plain",),
     "series": ("application/octet-stream", "text/csv"),
 }
+INLINE_JSON = 65_536  # bytes that are read on the event loop: above, others would wait for it
+PARSING = threading.Lock()  # of large bodies one at a time: it needs the interpreter, and much memory
 CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 
 
@@ -56,8 +59,11 @@ async def read(body: Body, content_type: str | None, modality: Modality, spec: S
         upload = _from_form(read_form)
     elif name == JSON_TYPE:
         raw = await body.whole()
-        # Parsing megabytes takes long enough for other requests to notice.
-        upload = await asyncio.to_thread(_from_json, raw, spec, max_inputs)
+        json_body.check_count(raw, spec, max_inputs)
+        if len(raw) <= INLINE_JSON:
+            upload = _from_json(raw, spec, max_inputs)
+        else:
+            upload = await asyncio.to_thread(_in_turn, raw, spec, max_inputs)
     elif _fits(name, RAW_TYPES[modality]):
         _check_charset(name, options.get("charset", ""))
         upload = Upload([Input(RAW_NAME, await body.whole())])
@@ -87,6 +93,11 @@ def _from_form(parts: form.Parts) -> Upload:
         name = ", ".join(p.name for p in parts.views)[: form.NAME_LENGTH]
         return Upload([Input(name, [p.content for p in parts.views])])
     return Upload([Input(p.name, p.content) for p in parts.files], many=len(parts.files) > 1)
+
+
+def _in_turn(raw: bytes, spec: Spec, max_inputs: int) -> Upload:
+    with PARSING:
+        return _from_json(raw, spec, max_inputs)
 
 
 def _from_json(raw: bytes, spec: Spec, max_inputs: int) -> Upload:

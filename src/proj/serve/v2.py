@@ -7,7 +7,6 @@ protocol's own form, {"error": "..."}. What is not offered (shared memory, loadi
 from __future__ import annotations
 
 import asyncio
-import threading
 import traceback
 import zlib
 from functools import cache
@@ -22,6 +21,7 @@ from proj.serve.answer import asked_timeout_s
 from proj.serve.connection import HungUp
 from proj.serve.families import BATCH, PARTS
 from proj.serve.reply import Reply
+from proj.serve.upload import INLINE_JSON, PARSING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 PLATFORM = "onnxruntime_onnx"
 HEADER_LENGTH = b"inference-header-content-length"
-INLINE_JSON, INLINE_BYTES = 65_536, 1_000_000  # what is read on the event loop: above, others would wait for it
+INLINE_BYTES = 1_000_000  # of tensors that are read on the event loop
 WBITS = {"gzip": 31, "deflate": 15}
-_PARSING = threading.Lock()  # of large bodies one at a time: it needs the interpreter, and much memory
 
 
 class _Refused(Exception):
@@ -262,7 +261,7 @@ async def _read(raw: bytes, head: Head, form: Form, app: App) -> Asked:
         return v2_tensors.read(raw, length, form, app.settings.max_inputs)
 
     def read() -> Asked:
-        with _PARSING:
+        with PARSING:
             content = _decompressed(raw, encoding, app.settings.max_upload_bytes)
             return v2_tensors.read(content, length, form, app.settings.max_inputs)
 

@@ -78,7 +78,10 @@ class Watcher:
 
     def _find_newest(self, task: Path) -> None:
         records = [p.parent.parent / "run.json" for p in task.glob("*/bundle/bundle.json")]
-        there = {p: p.stat().st_mtime_ns for p in records if p.is_file()}
+        there = {}
+        for path in records:
+            with contextlib.suppress(OSError):  # none yet, or one that is being removed
+                there[path] = path.stat().st_mtime_ns
         if there == self._runs:
             return
         self._runs = there

@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,11 +153,20 @@ def main(
         cores.shares(settings)[0],
     )
 
-    def stop_now(*_: object) -> None:
+    def leave() -> None:
+        app.draining = True
+        app.board.set(board.DRAINING, 1)
+        time.sleep(settings.drain_s)
         server.should_exit = True
 
-    signal.signal(signal.SIGTERM, stop_now)
-    threading.Thread(target=_obey, args=(app, said, settings, index, stop_now), name="proj-pipe", daemon=True).start()
+    def stop(*_: object) -> None:
+        if app.draining:
+            server.should_exit = True
+        else:  # systemd tells every process of a group: this one may hear of it before its supervisor says so
+            threading.Thread(target=leave, name="proj-leave", daemon=True).start()
+
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=_obey, args=(app, said, settings, index, leave), name="proj-pipe", daemon=True).start()
     server.run(sockets=[sock])
     logger.complete()
     sys.exit(1 if server.cut_off else 0)
@@ -200,8 +209,8 @@ def _started(app: App, served: dict[str, Path], said: _Pipe, core: int | None, *
     else:
         _settle_memory()
         said.say("ready")
-    if core is not None:  # after the thread that loads was started: it would keep to the same
-        cores.keep_to(core)
+    if core is not None:
+        cores.keep_loop_to(core)  # after the thread that loads was started: it would keep to the same
 
 
 def _load_later(app: App, served: dict[str, Path], said: _Pipe) -> None:
@@ -235,8 +244,8 @@ def _load(folder: Path, settings: Settings) -> infer.Model:
     return slots.told(model, settings)
 
 
-def _obey(app: App, said: _Pipe, settings: Settings, index: int, stop_now: Any) -> None:
-    """Do what the supervisor says until it hangs up, then stop."""
+def _obey(app: App, said: _Pipe, settings: Settings, index: int, leave: Callable[[], None]) -> None:
+    """Do what the supervisor says until it hangs up, then leave."""
     counts = index == 0  # a swap is one of the whole server's: the first worker counts it
     while (message := said.hear()) is not None:
         word, name, *rest = message
@@ -251,10 +260,7 @@ def _obey(app: App, said: _Pipe, settings: Settings, index: int, stop_now: Any) 
             slot.waiting.pop(rest[0], None)
         elif word == "refused" and counts:
             app.metrics.swap(name, rest[0])
-    app.draining = True
-    app.board.set(board.DRAINING, 1)
-    time.sleep(settings.drain_s)
-    stop_now()
+    leave()
 
 
 def _load_beside(slot: slots.Slot, id: int, folder: str, settings: Settings, said: _Pipe) -> None:
