@@ -137,6 +137,12 @@ def test_the_map_leaves_nothing_of_the_package_out() -> None:
         assert there - named == set()
 
 
+def test_the_servers_map_leaves_nothing_of_it_out() -> None:
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8").partition("## The code")[2]
+    there = {p.stem for p in (ROOT / "src/proj/serve").glob("*.py")} - {"__init__"}
+    assert there - set(re.findall(r"`(\w+)`", page)) == set()
+
+
 def test_every_link_to_a_file_leads_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):

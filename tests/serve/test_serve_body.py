@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from heads import head
 
 from proj.errors import InputTooLarge, TooSlow
-from proj.serve.body import Body
+from proj.serve import board
+from proj.serve.body import Body, Uploads
 from proj.serve.connection import HungUp
 from proj.serve.settings import Settings
 
@@ -36,7 +40,14 @@ def sender(*parts: bytes | float, end: bool = True) -> Sender:
 
 def body(receive: Sender, *, mb: float = 1.0, idle_s: float = 30.0, upload_s: float = 60.0, **headers: str) -> Body:
     settings = Settings(max_upload_mb=mb, idle_s=idle_s, upload_s=upload_s)
-    return Body(receive, head("/predict", "POST", **headers), settings)
+    return Body(receive, head("/predict", "POST", **headers), settings, uploads())
+
+
+@functools.cache
+def uploads() -> Uploads:
+    with tempfile.TemporaryDirectory() as folder:
+        board.create(Path(folder), 1)
+        return Uploads(board.Board(Path(folder), 0), 10**9)
 
 
 def test_it_is_read_whole_or_in_parts() -> None:

@@ -88,6 +88,20 @@ def test_a_body_that_ends_after_its_answer_leaves_the_connection_to_the_next_req
         assert read_all(sock).startswith(b"HTTP/1.1 200 ")
 
 
+def test_uploads_that_together_hold_too_much_are_refused_and_others_have_room_again(folder: Path, digits: Path) -> None:
+    large = bytes(250_000)
+    with Server(digits, free_log(folder), max_upload_mb=0.3, uploads_mb=0.4) as server:
+        with connect(server) as held:
+            held.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n" + large)
+            wait_for_metric(server, "proj_upload_bytes", len(large))
+            refused = server.client.post("/predict", content=large)
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"] == "1"
+            assert "too many uploads" in refused.json()["detail"]
+        wait_for_metric(server, "proj_upload_bytes", 0)
+        assert server.client.post("/predict", content=large).status_code == 415  # read whole, and no picture
+
+
 def test_a_head_without_end_is_refused(slow: Server) -> None:
     with connect(slow) as sock:
         sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"X-Filler: " + b"a" * 70_000)

@@ -7,6 +7,7 @@ all others are FastAPI's (see `api`), which is built once the models are there. 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 import traceback
@@ -17,7 +18,7 @@ from loguru import logger
 from proj.errors import ProjError
 from proj.serve import answer, cores, problems, protocol, v2
 from proj.serve import head as heads
-from proj.serve.body import Body
+from proj.serve.body import Body, Uploads
 from proj.serve.connection import Connection, HungUp
 from proj.serve.guard import Guard
 from proj.serve.log import Log
@@ -26,7 +27,7 @@ from proj.serve.queue import Queue
 from proj.serve.reply import Headers, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fastapi import FastAPI
@@ -51,6 +52,7 @@ class App:
         self.slots, self.settings, self.metrics, self.board = slots, settings, metrics, shared
         self.queue = Queue(settings, threads, metrics, shared, cores.pins(settings, index))
         self.guard = Guard(settings, folder, index)
+        self.uploads = Uploads(shared, settings.uploads_bytes)
         self.requests_log = Log(settings)
         self.draining = False
         self.hot = _hot_paths(slots)
@@ -153,18 +155,24 @@ class _Call:
             if head.method != "POST":
                 detail = f"{head.method} is not possible on {head.path}; POST is"
                 return problems.reply(head.path, 405, detail, {"allow": "POST"}, self.id)
-            body = self.body()
-            made = await answer.predict(slot, head, body, asker, app.queue, app.settings)
+            with self.body() as body:
+                made = await answer.predict(slot, head, body, asker, app.queue, app.settings)
             self.model = slot.manifest.model
             return made
         if v2.is_path(head.path):
-            self.route, made = await v2.answer(app, head, self.body(), asker)
+            with self.body() as body:
+                self.route, made = await v2.answer(app, head, body, asker)
             return made
         return None
 
-    def body(self) -> Body:
-        connection = self.connection
-        return Body(self.receive, self.head, self.app.settings, is_there=connection is not None and connection.is_whole)
+    @contextlib.contextmanager
+    def body(self) -> Iterator[Body]:
+        app, is_there = self.app, self.connection is not None and self.connection.is_whole
+        body = Body(self.receive, self.head, app.settings, app.uploads, is_there=is_there)
+        try:
+            yield body
+        finally:
+            body.release()
 
     async def cold(self) -> None:
         """By FastAPI, with the headers of every answer."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
-COLUMNS = ("waiting", "connections", "draining")  # inputs that wait; open connections; 1 once told to stop
-WAITING, CONNECTIONS, DRAINING = range(len(COLUMNS))
+# Inputs that wait; open connections; 1 once told to stop; bytes of uploads under way.
+COLUMNS = ("waiting", "connections", "draining", "uploads")
+WAITING, CONNECTIONS, DRAINING, UPLOADS = range(len(COLUMNS))
 FILE_NAME = "board"
 ROW_BYTES = 8 * len(COLUMNS)
 

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from proj.errors import InputTooLarge, TooSlow
+from proj.errors import Busy, InputTooLarge, TooSlow
+from proj.serve import board
 from proj.serve.connection import HungUp
 
 if TYPE_CHECKING:
     from starlette.types import Receive
 
+    from proj.serve.board import Board
     from proj.serve.head import Head
     from proj.serve.settings import Settings
 
@@ -21,21 +23,42 @@ if TYPE_CHECKING:
 DISCARD_BYTES, DISCARD_S = 64_000_000, 10.0
 
 
+class Uploads:
+    """The bytes of a worker's uploads that are under way, which all workers know of. Used on the event loop alone."""
+
+    def __init__(self, shared: Board, most: int) -> None:
+        self.board, self.most, self.bytes = shared, most, 0
+
+    def hold(self, count: int) -> None:
+        """Raise Busy when so many more do not fit."""
+        if self.board.total(board.UPLOADS) + count > self.most:
+            raise Busy("too many uploads are under way", found=f"{self.most / 1e6:.0f} MB may be", next="try again")
+        self.bytes += count
+        self.board.set(board.UPLOADS, self.bytes)
+
+    def release(self, count: int) -> None:
+        self.bytes -= count
+        self.board.set(board.UPLOADS, self.bytes)
+
+
 class Body:
     """A request's body. Counted as it comes: Content-Length may be missing or wrong.
 
     One timer watches all of it. It is not moved with each chunk: when it rings, it looks how long the server has
     really been waiting, and sets itself anew. What is there already needs none: `is_there`. `ended`: nothing more will
-    be read.
+    be read. What comes in parts counts among `uploads` until `release`.
     """
 
     __slots__ = (
         "_began_s", "_cancelling", "_late", "_loop", "_seen", "_since_s", "_task", "_timer", "_waits",
-        "ended", "head", "idle_s", "is_there", "max_bytes", "receive", "upload_s",
+        "ended", "head", "held", "idle_s", "is_there", "max_bytes", "receive", "upload_s", "uploads",
     )  # fmt: skip
 
-    def __init__(self, receive: Receive, head: Head, settings: Settings, *, is_there: bool = False) -> None:
+    def __init__(
+        self, receive: Receive, head: Head, settings: Settings, uploads: Uploads, *, is_there: bool = False
+    ) -> None:
         self.receive, self.head, self.is_there = receive, head, is_there
+        self.uploads, self.held = uploads, 0
         self.max_bytes = settings.max_upload_bytes
         self.idle_s, self.upload_s = settings.idle_s, settings.upload_s
         self.ended = False
@@ -59,7 +82,7 @@ class Body:
         """The next part; may be empty.
 
         Raises InputTooLarge above `max_bytes`, TooSlow after `idle_s` without a byte or `upload_s` in all,
-        HungUp.
+        Busy where all uploads together have no room for it, HungUp.
         """
         if not self._seen:
             self._check_declared()
@@ -68,7 +91,19 @@ class Body:
         if self._seen > self.max_bytes:
             self._stop_timer()
             raise self._too_large()
+        if not self.is_there:
+            try:
+                self.uploads.hold(len(chunk))
+            except Busy:
+                self._stop_timer()
+                raise
+            self.held += len(chunk)
         return chunk
+
+    def release(self) -> None:
+        """The request is answered, and nothing of it kept."""
+        self.uploads.release(self.held)
+        self.held = 0
 
     async def discard(self) -> None:
         """Read what has not come yet and forget it, within bounds."""

@@ -122,6 +122,8 @@ def _of_now(shared: Board, served: Mapping[str, Manifest]) -> Iterator[Metric]:
     waiting, connections = shared.total(board.WAITING), shared.total(board.CONNECTIONS)
     yield GaugeMetricFamily("proj_queue_depth", "Inputs that wait now", value=waiting)
     yield GaugeMetricFamily("proj_connections", "Connections that are open now", value=connections)
+    uploads = shared.total(board.UPLOADS)
+    yield GaugeMetricFamily("proj_upload_bytes", "Bytes of the uploads that are under way", value=uploads)
     draining = shared.total(board.DRAINING)
     yield GaugeMetricFamily("proj_draining_workers", "Workers that were told to stop", value=draining)
     labels = ("model", "task", "version", "backbone", "data_hash")

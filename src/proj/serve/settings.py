@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from proj import bundle as bundles
 from proj.errors import ConfigError
+from proj.serve import cgroup
 
+UPLOADS_BYTES = 1_000_000_000  # where nobody knows how much memory is free
 ENV_PREFIX = "PROJ_SERVE_"
 FILE_NAME = "serve.yaml"
 ALLOWED_HOST = re.compile(r"(\*\.)?([a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE)
@@ -31,8 +33,12 @@ class Settings(BaseModel):
     `allow_host` are the names that a request's Host may carry beside the loopback ones ("api.example.com",
     "*.example.com", "10.0.0.5:8000"); on a bind that others can reach, none given means any. `cors` are the origins
     ("https://app.example.com") whose pages may ask. `proxies` are addresses whose X-Forwarded-For is believed.
-    `keys` is a file of hashed keys (`proj keys add NAME`): with it, all but the page and the probes need one.
+    `keys` is a file of hashed keys (`proj keys add NAME`): with it, all but the page, the API's description and the
+    probes need one.
     `rate` is requests a second for each key, or address where there is none; 0 is no limit.
+
+    `max_upload_mb` is one request's, `uploads_mb` what all that are under way may hold together; 0 is a quarter of the
+    memory that is free at the start.
 
     `head_s` is how long a request's head may take to come, `idle_s` how long an upload may stand still, `upload_s`
     how long it may take. `deadline_s` is how long an input may wait; a request's own X-Timeout-Ms may shorten it.
@@ -54,6 +60,7 @@ class Settings(BaseModel):
     queue_size: int = Field(64, ge=1, le=1_000_000)
     connections: int = Field(4096, ge=1, le=1_000_000)
     max_upload_mb: float = Field(20.0, gt=0, le=10_000, allow_inf_nan=False)
+    uploads_mb: float = Field(0.0, ge=0, le=1_000_000, allow_inf_nan=False)
     max_pixels: int = Field(64_000_000, ge=1, le=10**10)
     max_inputs: int = Field(64, ge=1, le=10_000)
     deadline_s: float = Field(10.0, gt=0, le=3600, allow_inf_nan=False)
@@ -70,6 +77,13 @@ class Settings(BaseModel):
     keys: str = ""
     rate: float = Field(0.0, ge=0, le=1e6, allow_inf_nan=False)
     log: Literal["text", "json"] = "text"
+
+    @property
+    def uploads_bytes(self) -> int:
+        """Of all uploads under way together: at least one has room; by default a quarter of the memory that is free."""
+        free = cgroup.free_bytes() if not self.uploads_mb else None
+        wanted = self.uploads_mb * 1_000_000 if free is None else free / 4
+        return max(self.max_upload_bytes, int(wanted or UPLOADS_BYTES))
 
     @property
     def max_upload_bytes(self) -> int:

@@ -45,7 +45,9 @@ def serve(sources: Mapping[str, Source], settings: Settings, work: Callable[...,
     workers that cannot start), ConfigError (host not ours).
     """
     workers, threads = cores.shares(settings)
-    settings = settings.model_copy(update={"workers": workers, "threads": threads})
+    settings = settings.model_copy(
+        update={"workers": workers, "threads": threads, "uploads_mb": settings.uploads_bytes / 1e6}
+    )
     if settings.log == "json":
         from proj.serve import log
 
