@@ -325,3 +325,11 @@ def test_nothing_is_written_by_looking(here: Path, capsys: pytest.CaptureFixture
     for words in (["config"], ["--help"], ["train", "--help"]):
         call(capsys, *words)
     assert contents(here) == before
+
+
+def test_serves_help_lists_every_setting() -> None:
+    from proj.serve.settings import Settings
+
+    said = proj("serve", "--help", cwd=ROOT).stdout
+    words = set(re.findall(r"[a-z_]+", said.replace("--allow-host", "allow_host")))
+    assert set(Settings.model_fields) <= words

@@ -285,6 +285,10 @@ def serve(
 
     Serve models: POST /predict, a page at /, /health, /ready, /model, /metrics, /docs, /v2. Several models have these
     under /NAME. Newer versions take their place while it runs. Stops gracefully.
+
+    Further settings, each KEY=VALUE: engine, precision, threads, max_batch, queue_size, connections,
+    max_upload_mb, uploads_mb, max_pixels, max_inputs, deadline_s, head_s, idle_s, upload_s, drain_s, stop_s,
+    watch_s, cors, proxies, keys, rate, log.
     """
     _log()
     from proj.verbs import serve as verb
