@@ -13,6 +13,7 @@ ProjError                 70  500   never raised itself
 │   └── TooSlow            1  408   an upload of which no byte came for too long
 ├── CheckFailed            1  500   a check that the command makes said no
 ├── BundleError            1  500   a model bundle that is broken or refused
+│   └── ExampleError       1  500   a bundle that does not give the answers that are written in it
 ├── ResourceError          1  507   disk or memory that does not suffice, a folder that cannot be written
 ├── Unreachable            3  502   a host, bucket, hub or account that does not answer
 └── Busy                   1  503   the server's queue is full
