@@ -125,13 +125,16 @@ def test_what_does_not_end_in_time_is_cut_off_and_the_exit_code_says_so(folder: 
     assert "Traceback" not in server.log
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["Ctrl-C", "SIGTERM for all"])
-def test_while_it_drains_ready_says_so_and_requests_are_still_answered(folder: Path, digits: Path, group: bool) -> None:
+@pytest.mark.parametrize("group", ["", "first", "last"], ids=["Ctrl-C", "SIGTERM to workers first", "and last"])
+def test_while_it_drains_ready_says_so_and_requests_are_still_answered(folder: Path, digits: Path, group: str) -> None:
     with Server(digits, free_log(folder), drain_s=3.0) as server:
-        for pid in server.workers() if group else []:
+        workers = server.workers() if group else []
+        for pid in workers if group == "first" else []:
             os.kill(pid, signal.SIGTERM)
         server.process.send_signal(signal.SIGTERM if group else signal.SIGINT)
         server.wait_for("stopping")
+        for pid in workers if group == "last" else []:
+            os.kill(pid, signal.SIGTERM)
         time.sleep(0.2)
         with httpx.Client(base_url=server.url, trust_env=False) as fresh:
             ready = fresh.get("/ready")

@@ -159,10 +159,14 @@ def main(
         time.sleep(settings.drain_s)
         server.should_exit = True
 
+    came = 0
+
     def stop(*_: object) -> None:
-        if app.draining:
+        nonlocal came
+        came += 1
+        if came > 1:
             server.should_exit = True
-        else:  # systemd tells every process of a group: this one may hear of it before its supervisor says so
+        elif not app.draining:  # systemd tells every process of a group, this one before or after its supervisor does
             threading.Thread(target=leave, name="proj-leave", daemon=True).start()
 
     signal.signal(signal.SIGTERM, stop)
