@@ -88,6 +88,15 @@ def test_a_body_that_ends_after_its_answer_leaves_the_connection_to_the_next_req
         assert read_all(sock).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_body_that_ends_after_its_answer_leaves_no_connection_open_for_ever(folder: Path, digits: Path) -> None:
+    short = "from proj.serve import worker; worker.KEEP_ALIVE_S = 1"
+    with Server(digits, free_log(folder), before=short) as server, connect(server) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+        sock.sendall(b"a" * 10)
+        assert read_all(sock) == b""
+
+
 def test_uploads_that_together_hold_too_much_are_refused_and_others_have_room_again(folder: Path, digits: Path) -> None:
     large = bytes(250_000)
     with Server(digits, free_log(folder), max_upload_mb=0.3, uploads_mb=0.4) as server:

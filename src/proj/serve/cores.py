@@ -58,9 +58,9 @@ def pins(settings: Settings, worker: int) -> tuple[int, ...]:
 def loop_pin(settings: Settings, worker: int) -> int | None:
     """The core that the event loop keeps to: its first thread's, where there are two of both; else none.
 
-    One request then goes from the loop to that thread and back on one core: waking another that sleeps takes a virtual
-    machine 0.05 to 0.3 ms each time. One connection's latency was 5 % lower (PNGs and a tiny model: 8 %), and 64 had
-    2 % more answers/s. Of more cores one is likelier to be free for the loop.
+    One request then goes from the loop to that thread and back on one core, and no other that sleeps has to be woken.
+    One connection's latency was 5 % lower (PNGs and a tiny model: 7 %), and 64 had 1 to 2 % more answers/s. With more
+    cores it was not measured: one is likelier to be free for the loop.
     """
     found = pins(settings, worker)
     return found[0] if len(found) == 2 and shares(settings)[0] == 1 else None

@@ -1,8 +1,8 @@
 """HTTP/1.1 as uvicorn speaks it by httptools, with the limits of this server.
 
 What is no HTTP is answered with a problem; a head that takes too long or grows too large, and a body that does not end
-after its answer, are cut off; connections above
-the limit are answered 503 at once; and a request can see whether its client has hung up.
+after its answer, are cut off; connections above the limit are answered 503 at once; and a request can see whether its
+client has hung up.
 """
 
 from __future__ import annotations
