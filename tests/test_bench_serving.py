@@ -197,9 +197,10 @@ def test_the_connections_of_a_process_are_counted_on_its_side() -> None:
 
 def test_rates_after_a_kill_leave_out_the_two_seconds() -> None:
     good = [*np.arange(0, 5, 0.01), *np.arange(6.5, 10, 0.01)]
-    before, after = chaos.rates(result([float(t) for t in good], [200] * len(good)), [chaos.Kill(5.0, 4)], 5.0)
-    assert before == pytest.approx(100, rel=0.02)
-    assert after == [pytest.approx(100, rel=0.02)]
+    seen = result([float(t) for t in good], [200] * len(good))
+    assert chaos.rates(seen, [5.0], 5.0) == [pytest.approx(100, rel=0.02)]
+    assert chaos.rates(seen, [1.0, 4.0], 5.0) == [pytest.approx(100, rel=0.02), pytest.approx(250 / 3, rel=0.02)]
+    assert chaos.rates(seen, [], 5.0) == []
 
 
 def test_an_overload_is_judged_by_its_bars() -> None:

@@ -56,3 +56,11 @@ def test_a_servers_threads_are_kept_to_cores_unless_more_were_asked_for(folder: 
     want = [0 if spare else 1] * len(there)
     want[0] += len(there) == 2 and not spare  # the event loop
     assert [allowed.count(str(core)) for core in there] == want
+
+
+def test_the_event_loop_goes_before_the_threads_that_run_a_model(folder: Path, digits: Path) -> None:
+    with Server(digits, free_log(folder), workers=1, threads=2) as server:
+        (worker,) = server.workers()
+        niceness = [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{worker}/task").iterdir()]
+        assert os.getpriority(os.PRIO_PROCESS, worker) == os.getpriority(os.PRIO_PROCESS, 0)  # the loop's thread
+    assert niceness.count(os.getpriority(os.PRIO_PROCESS, 0) + cores.NICE) == 3  # two that answer, one that loads

@@ -107,13 +107,19 @@ class Body:
 
     async def discard(self) -> None:
         """Read what has not come yet and forget it, within bounds."""
-        seen = 0
         with contextlib.suppress(TimeoutError, TooSlow, HungUp):
-            if not self.ended:
-                async with asyncio.timeout(DISCARD_S):
-                    while not self.ended and seen < DISCARD_BYTES:
-                        seen += len(await self._wait())
+            if self.is_there:
+                while not self.ended:
+                    await self._wait()
+            elif not self.ended:
+                await self._discard_what_comes()
         self._stop_timer()
+
+    async def _discard_what_comes(self) -> None:
+        seen = 0
+        async with asyncio.timeout(DISCARD_S):
+            while not self.ended and seen < DISCARD_BYTES:
+                seen += len(await self._wait())
 
     def _check_declared(self) -> None:
         declared = self.head.values.get(b"content-length", b"")

