@@ -161,15 +161,9 @@ def test_the_version_that_is_served_takes_the_former_ones_place(tmp_path: Path) 
     metrics = make(tmp_path)
     for version in ("one", "two"):
         metrics.served("a", bundle.read(make_bundle(tmp_path / version, version=version)))
-        metrics.swap("a", "ok")
-    metrics.swap("a", "wrong-answer")
     info = lines(metrics, "proj_model_info")
     assert len(info) == 1
     assert 'version="two"' in next(iter(info))
-    assert lines(metrics, "proj_model_swaps_total") == {
-        'proj_model_swaps_total{model="a",result="ok"}': 2,
-        'proj_model_swaps_total{model="a",result="wrong-answer"}': 1,
-    }
 
 
 def test_what_is_true_now_comes_from_the_board(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 NOT_SURE = "not_sure"  # the label of answers without one
 PARTS, BATCH, PREDICTIONS = "proj_part_seconds", "proj_batch_inputs", "proj_predictions"
+SWAPS = "proj_model_swaps"  # the supervisor's, all others are the workers'
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ FAMILIES = {
         "Probability of the class that was answered, by model", ("model",), CONFIDENCES
     ),
     "proj_prediction_value": Family("Predicted values, by model and target", ("model", "target"), "summary"),
-    "proj_model_swaps": Family("Newer versions taken (ok) or refused (why), by model", ("model", "result")),
+    SWAPS: Family("Newer versions taken (ok) or refused (why), by model", ("model", "result")),
 }
 
 

@@ -33,7 +33,6 @@ class Metrics:
 
     def __init__(self, shared: Board, folder: Path, index: int) -> None:
         """`folder` is the same for all workers of a server, `index` the worker's own."""
-        folder.mkdir(exist_ok=True)
         self.board, self.folder = shared, folder
         self._tallies = tallies.Tallies(folder, index)
         self._lock = threading.Lock()
@@ -121,13 +120,6 @@ class Metrics:
         if manifest.kind == "classes":
             for label in (*manifest.names, *((NOT_SURE,) if manifest.serve.threshold else ())):
                 self._class_cells(name, label)
-        self.swap(name, "ok", 0)
-
-    def swap(self, name: str, result: str, times: int = 1) -> None:
-        """A newer version was taken ("ok") or refused (the reason's slug). To be told to one worker only."""
-        numbers, at = self._cell("proj_model_swaps", name, result)
-        with self._lock:
-            numbers[at] += times
 
     def dropped(self, reason: str) -> None:
         """An input that nobody waits for any more: its client is "gone", or it came too "late" to its turn."""

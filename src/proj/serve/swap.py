@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from proj.errors import BundleError
-from proj.serve import check, slots, stage
+from proj.serve import check, families, slots, stage, tallies
 from proj.serve.children import Child, Children, ending
 from proj.serve.settings import Settings
 from proj.serve.slots import FIRST
@@ -65,6 +65,9 @@ class Swaps:
             name: Slot(name, i, Watcher(s), folder / f"{name}.{FIRST}") for i, (name, s) in enumerate(sources.items())
         }
         self.ids = slots.create(folder, len(self.slots))
+        self.counted = tallies.Tallies(folder / tallies.FOLDER, "swaps")
+        for name in self.slots:
+            self._count(name, "ok", 0)
         self.asker = Asker({name: slot.watcher for name, slot in self.slots.items()}, children)
         self.change: Change | None = None
         self.safe: set[str] = set()
@@ -219,6 +222,7 @@ class Swaps:
         logger.info("{}: {} takes the place of {}", slot.name, change.model, slot.model)
         if change.warning:
             logger.warning("{}", change.warning)
+        self._count(slot.name, "ok")
         slot.staged, slot.model, slot.warning = change.staged, change.model, change.warning
         slot.watcher.took()
         self.change = None
@@ -232,10 +236,15 @@ class Swaps:
     def _refuse(self, change: Change, slug: str, why: str, workers: Workers) -> None:
         name = change.slot.name
         workers.tell("forget", name, change.id)
-        workers.tell("refused", name, slug)
+        self._count(name, slug)
         logger.warning("{}: {} is refused ({}): {}; {} stays", name, change.source, slug, why, change.slot.model)
         self._drop(change)
 
     def _drop(self, change: Change) -> None:
         stage.drop(change.staged)
         self.change = None
+
+    def _count(self, name: str, result: str, times: int = 1) -> None:
+        """A newer version was taken ("ok") or refused (the reason's slug)."""
+        numbers, at = self.counted.series(families.SWAPS, (name, result))
+        numbers[at] += times

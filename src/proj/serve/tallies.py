@@ -17,6 +17,7 @@ from pathlib import Path
 
 CHUNK_BYTES = 65_536  # what the file grows by: a multiple of every system's mapping granularity
 CHUNK = CHUNK_BYTES // 8
+FOLDER = "metrics"  # in that of the server
 
 Key = tuple[str, tuple[str, ...]]
 Cell = tuple["memoryview[float]", int]  # float64s, and where a series begins in them
@@ -25,8 +26,9 @@ Cell = tuple["memoryview[float]", int]  # float64s, and where a series begins in
 class Tallies:
     """One process's numbers. Not for several threads at once."""
 
-    def __init__(self, folder: Path, index: int) -> None:
-        """Raises OSError where `folder` cannot be written."""
+    def __init__(self, folder: Path, index: int | str) -> None:
+        """`folder` is made where it is not there. Raises OSError where it cannot be written."""
+        folder.mkdir(exist_ok=True)
         self._values, self._keys = folder / f"{index}.values", folder / f"{index}.keys"
         _cut(self._keys)
         self._places = {key: (start, n) for key, start, n in _places(self._keys)}

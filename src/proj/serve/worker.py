@@ -1,7 +1,7 @@
 """One worker process: the models, the application, and uvicorn on the socket that the supervisor holds.
 
 The supervisor speaks to it through a pipe, in tuples: ("load", name, id, folder), ("switched", name),
-("forget", name, id), ("refused", name, slug); the pipe's end (the supervisor is stopping, or gone, however it died)
+("forget", name, id); the pipe's end (the supervisor is stopping, or gone, however it died)
 tells it to finish what it has and stop. The worker says ("ready",), ("loaded", name, id), ("failed", name, id, reason).
 """
 
@@ -28,7 +28,7 @@ from loguru import logger
 
 from proj import bundle, infer
 from proj.errors import ProjError
-from proj.serve import board, cores, slots
+from proj.serve import board, cores, slots, tallies
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -41,7 +41,6 @@ SWITCH_S = 1e-4  # after which a thread back from a model gets Python's lock fro
 KEEP_ALIVE_S = 75  # longer than load balancers keep an idle connection
 WARM_UP_RUNS = 2  # the first calls of a session allocate what later ones use again
 LAST_CALL_S = 1.0  # for connections that were made before the server was told to stop
-METRICS = "metrics"  # where in the server's folder the workers keep their numbers
 
 
 class _Server(uvicorn.Server):
@@ -137,7 +136,7 @@ def main(
         models: Slots = {
             name: slots.Slot(name, bundle.read(path), ids=ids, place=i) for i, (name, path) in enumerate(served.items())
         }
-        metrics = Metrics(shared, Path(folder) / METRICS, index)
+        metrics = Metrics(shared, Path(folder) / tallies.FOLDER, index)
         app = App(models, settings, threads, shared, metrics, Path(folder), index, _fastapi)
         if not early:
             _load_all(app, served)
@@ -169,7 +168,7 @@ def main(
             threading.Thread(target=leave, name="proj-leave", daemon=True).start()
 
     signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=_obey, args=(app, said, settings, index, leave), name="proj-pipe", daemon=True).start()
+    threading.Thread(target=_obey, args=(app, said, settings, leave), name="proj-pipe", daemon=True).start()
     server.run(sockets=[sock])
     logger.complete()
     sys.exit(1 if server.cut_off else 0)
@@ -247,10 +246,9 @@ def _load(folder: Path, settings: Settings) -> infer.Model:
     return slots.told(model, settings)
 
 
-def _obey(app: App, said: _Pipe, settings: Settings, index: int, leave: Callable[[], None]) -> None:
+def _obey(app: App, said: _Pipe, settings: Settings, leave: Callable[[], None]) -> None:
     """Do what the supervisor says until it hangs up, then leave."""
     cores.give_way()  # a newer model is loaded here
-    counts = index == 0  # a swap is one of the whole server's: the first worker counts it
     while (message := said.hear()) is not None:
         word, name, *rest = message
         slot = app.slots[name]
@@ -258,12 +256,8 @@ def _obey(app: App, said: _Pipe, settings: Settings, index: int, leave: Callable
             _load_beside(slot, int(rest[0]), str(rest[1]), settings, said)
         elif word == "switched":
             app.metrics.served(name, slot.manifest)
-            if counts:
-                app.metrics.swap(name, "ok")
         elif word == "forget":
             slot.waiting.pop(rest[0], None)
-        elif word == "refused" and counts:
-            app.metrics.swap(name, rest[0])
     leave()
 
 
