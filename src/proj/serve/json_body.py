@@ -43,12 +43,29 @@ def check_count(raw: bytes, spec: Spec, max_inputs: int) -> None:
 
     Megabytes of numbers would keep the interpreter from everybody else for tenths of a second. Texts may hold commas.
     """
-    if isinstance(spec, TextSpec):
-        return
-    values = spec.shape[0] * spec.shape[1] if isinstance(spec, SeriesSpec) else spec.views
-    most = max_inputs * (values + SPARE)
-    if (found := raw.count(b",")) > most:
-        raise InputTooLarge("the JSON holds too many values", found=f"{found}; {max_inputs} inputs have under {most}")
+    most = max_inputs * (_values(spec) + SPARE)
+    if raw.count(b",") > most and (found := _commas_between_strings(raw, most)) > most:
+        raise InputTooLarge(
+            "the JSON holds too many values", found=f"{found} or more; {max_inputs} inputs have under {most}"
+        )
+
+
+def _values(spec: Spec) -> int:
+    """How many an input has."""
+    if isinstance(spec, SeriesSpec):
+        return spec.shape[0] * spec.shape[1]
+    return len(spec.fields) if isinstance(spec, TextSpec) else spec.views
+
+
+def _commas_between_strings(raw: bytes, most: int) -> int:
+    """How many, if no more than `most`; so many strings that there would have to be more count as more."""
+    try:
+        text = raw.decode(json.detect_encoding(raw), "surrogatepass")
+    except UnicodeDecodeError:  # which `parse` finds at once
+        return 0
+    quotes = 4 * (most + 1)  # a value and its name
+    pieces = text.replace(r"\\", "").replace(r"\"", "").split('"', quotes)
+    return most + 1 if len(pieces) > quotes else sum(between.count(",") for between in pieces[::2])
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
