@@ -275,6 +275,14 @@ def test_to_look_at_runs_takes_no_lock(tmp_path: Path) -> None:
     assert (busy / "lock").stat().st_mtime == before
 
 
+def test_a_run_that_is_being_removed_is_passed_over(tmp_path: Path) -> None:
+    run(tmp_path, "first", 1)
+    watcher = watch.Watcher(source("digits", tmp_path))
+    (run(tmp_path, "second", 2) / "run.json").unlink()  # its bundle is still there
+    third = run(tmp_path, "third", 3)
+    assert found(watcher) == third / "bundle"
+
+
 def test_a_named_run_stays_the_one_that_was_named(tmp_path: Path) -> None:
     first = run(tmp_path, "first", 1)
     watcher = watch.Watcher(source("first", tmp_path))
