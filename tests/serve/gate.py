@@ -29,7 +29,7 @@ class Gate:
     """Open at first. `Server(..., before=gate.before)` has it before `infer.decode`, in each thread of each worker."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # a module's tests may come in two parts
         self.folder = folder
         self.before = BEFORE.format(folder=str(folder))
 
@@ -41,7 +41,7 @@ class Gate:
         try:
             yield
         finally:
-            (self.folder / "shut").unlink()
+            (self.folder / "shut").unlink(missing_ok=True)
 
     def wait_for_inside(self, inputs: int) -> None:
         """Wait until so many inputs were taken from the queue since it was shut."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -318,6 +319,7 @@ def test_a_server_with_keys_cors_and_a_rate(folder: Path, digits: Path) -> None:
     with Server(digits, free_log(folder), **flags) as server:
         ask = server.client.get
         assert ask("/model").status_code == ask("/metrics").status_code == ask("/v2").status_code == 401
+        assert server.client.post("/predict").status_code == 401
         assert ask("/").status_code == ask("/openapi.json").status_code == ask("/health").status_code == 200
         mine = {"Authorization": f"Bearer {token}", "Origin": APP}
         first = ask("/model", headers={**mine, "X-Request-ID": "mine-1"})
@@ -336,6 +338,7 @@ def test_a_server_with_keys_cors_and_a_rate(folder: Path, digits: Path) -> None:
         late = [ask("/model", headers={"Authorization": f"Bearer {gone}", "Connection": "close"}) for _ in range(6)]
         assert {a.status_code for a in late} == {401}
         assert '"request_id":"mine-1"' in server.log
+        assert re.search(r'"route":"/predict","status":401', server.log)
         assert '"key":"ci"' in server.log
         for secret in (token, gone, *(k.sha256 for k in keys.read(file))):
             assert secret[5:20] not in server.log

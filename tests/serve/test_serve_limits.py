@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from bundles import make_bundle
 from gate import LIMIT_S, Gate, metric, wait_for_metric
@@ -172,21 +174,98 @@ def test_work_of_a_client_that_hung_up_is_dropped_before_it_runs(slow: Server, g
     assert (now[0] - counted[0], now[1:]) == (5, counted[1:])  # no overload, and nobody's bad request
 
 
-def test_a_request_that_cannot_wait_is_told_so_and_its_input_is_not_run(slow: Server, gate: Gate) -> None:
-    before = dropped(slow, "late")
-    with connect(slow) as first, ThreadPoolExecutor(1) as pool:
-        with gate.shut():
-            first.sendall(request(drawing()))
-            gate.wait_for_inside(1)
-            late = pool.submit(slow.client.post, "/predict", content=drawing(), headers={"X-Timeout-Ms": "1"})
-            wait_for_metric(slow, "proj_queue_depth", 1)
-            time.sleep(0.01)
-        answer = late.result(LIMIT_S)
-        assert answer.status_code == 503
-        assert answer.headers["retry-after"] == "1"
-        assert "waited too long" in answer.json()["detail"]
-        assert dropped(slow, "late") - before == 1
-        assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
+def test_requests_whose_deadline_is_over_are_told_so_at_once_and_the_one_that_waits_is_not_run(
+    slow: Server, gate: Gate
+) -> None:
+    """Also while the model hangs; what waited makes room for others."""
+    before, ran = dropped(slow, "late"), metric(slow, r'proj_batch_inputs_count\{model="digits"\}')
+
+    def ask(_: int) -> httpx.Response:
+        return slow.client.post("/predict", content=drawing(), headers={"X-Timeout-Ms": "300"})
+
+    with gate.shut(), ThreadPoolExecutor(2) as pool:
+        for answer in pool.map(ask, range(2)):  # one is in the thread, one waits
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "1"
+            assert "waited too long" in answer.json()["detail"]
+        assert metric(slow, "proj_queue_depth") == 0
+    assert dropped(slow, "late") - before == 2
+    assert slow.client.post("/predict", content=drawing()).status_code == 200
+    assert metric(slow, r'proj_batch_inputs_count\{model="digits"\}') - ran == 2
+
+
+def test_a_batch_of_tensors_takes_the_room_of_its_rows(folder: Path, gate: Gate) -> None:
+    row = [[[0]] * 8] * 8
+    tensor = {"name": "x", "shape": [6, 8, 8, 1], "datatype": "UINT8", "data": [row] * 6}
+    flags = {"threads": 1, "queue_size": 8, "max_inputs": 8}
+    with (
+        Server(make_bundle(folder / "rows"), free_log(folder), before=gate.before, **flags) as server,
+        gate.shut(),
+        ThreadPoolExecutor(3) as pool,
+    ):
+        first = pool.submit(server.client.post, "/predict", content=drawing())
+        gate.wait_for_inside(1)
+        batch = pool.submit(server.client.post, "/v2/models/digits/infer", json={"inputs": [tensor]})
+        wait_for_metric(server, "proj_queue_depth", 6)
+        refused = server.client.post("/v2/models/digits/infer", json={"inputs": [tensor]})
+        assert (refused.status_code, refused.json()) == (503, {"error": refused.json()["error"]})
+        assert "queue is full" in refused.json()["error"]
+        (gate.folder / "shut").unlink()
+        assert first.result(LIMIT_S).status_code == batch.result(LIMIT_S).status_code == 200
+
+
+DIGITS = "0" * 11 + "1" + "9" * 5000
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v2/models/digits/infer"])
+def test_numbers_of_thousands_of_digits_are_refused(slow: Server, path: str) -> None:
+    for value in (DIGITS, DIGITS[:400], "0" * 5000):
+        answer = slow.client.post(path, content=drawing(), headers={"X-Timeout-Ms": value})
+        assert answer.status_code == 400
+        if path == "/predict":
+            assert slow.client.post(f"/predict?top={value}", content=drawing()).status_code == 400
+
+
+def test_a_refusal_does_not_wait_for_the_body_and_is_heard_by_who_still_sends(slow: Server) -> None:
+    size = 30_000_000  # more than may come
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%b\r\n"
+    with connect(slow) as sock:
+        sock.sendall(head % (size, b""))
+        assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
+        assert read_all(sock) == b""  # and not for ever after it either
+    for more in (b"", b"Connection: close\r\n"):
+        with connect(slow) as sock:
+            sock.sendall(head % (size, more) + bytes(size))
+            assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
+            if not more:
+                sock.sendall(request(drawing(), b"Connection: close"))
+            assert read_all(sock).startswith(b"HTTP/1.1 200 " if not more else b"")
+
+
+def test_who_waits_for_leave_to_send_gets_the_refusal_and_sends_nothing(slow: Server) -> None:
+    with connect(slow) as sock:
+        sock.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30000000\r\n")
+        sock.sendall(b"Expect: 100-continue\r\n\r\n")
+        assert read_all(sock).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_compressed_input_is_refused_by_name(slow: Server) -> None:
+    answer = slow.client.post("/predict", content=gzip.compress(drawing()), headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 415
+    assert "'gzip'" in answer.json()["detail"]
+
+
+def test_what_is_no_request_is_counted_and_logged_too(folder: Path) -> None:
+    with Server(make_bundle(folder / "garbage"), free_log(folder), log="json", head_s=0.3) as server:
+        for sent in (b"garbage\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000, b"GET /"):
+            with connect(server) as sock:
+                sock.sendall(sent)
+                read_all(sock)
+        for kind in ("bad-request", "head-too-large", "too-slow"):
+            assert metric(server, rf'proj_errors_total\{{kind="{kind}"\}}') == 1
+        lines = [json.loads(line) for line in server.log.splitlines()]
+    refused = [(line["status"], line["route"], line["client"]) for line in lines if line.get("route") == "other"]
+    assert refused == [(status, "other", "127.0.0.1") for status in (400, 431, 408)]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "abc", "1.5", ""])

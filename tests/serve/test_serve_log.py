@@ -7,14 +7,18 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import make_bundle
 from heads import head
 from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
+from serving import Server, free_log
 
+from proj import runs
 from proj.serve import log
 from proj.serve.log import Log
 from proj.serve.settings import Settings
@@ -136,3 +140,14 @@ def test_whatever_is_sent_the_id_is_harmless(given: bytes) -> None:
 
 def test_ids_differ() -> None:
     assert len({LOG.request_id(head()) for _ in range(1000)}) == 1000
+
+
+def test_a_newest_run_is_named_in_json_too(folder: Path) -> None:
+    """The first line that a server says."""
+    models = folder / "newest" / "models"
+    make_bundle(models / "digits" / "one" / "bundle")
+    started = "2026-01-01T00:00:00+00:00"
+    runs.write(models / "digits" / "one", runs.Record(task="digits", run="one", status="finished", started=started))
+    with Server("digits", free_log(folder), cwd=models.parent, log="json") as server:
+        lines = [json.loads(line) for line in server.log.splitlines()]
+    assert "(the newest finished run)" in lines[0]["message"]

@@ -28,6 +28,7 @@ def test_what_is_there_is_a_run_also_with_an_equals_sign(tmp_path: Path, monkeyp
         (["slash"], 2, "cannot be part of an address"),
         (["one", "host=192.0.2.1"], 2, "is not an address of this machine"),
         (["empty"], 2, "neither a run directory nor a bundle"),
+        (["one", "precision=bf16"], 2, "ONNX Runtime has no precision=bf16"),
     ],
 )
 def test_what_cannot_be_served_ends_in_a_sentence(

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from proj.errors import BadRequest, InputError
+from proj.errors import BadRequest, InputError, UnsupportedInput
 from proj.serve import upload
 from proj.serve.reply import Reply
 
@@ -24,16 +24,15 @@ TOP = "top"
 
 
 async def predict(slot: Slot, head: Head, body: Body, asker: Connection, queue: Queue, settings: Settings) -> Reply:
-    """The answer to one input, or the answers to several. Raises ProjError's kinds; the body is read to its end."""
-    try:
-        top, timeout_s = asked_top(head.query), asked_timeout_s(head)
-        model = slot.take()
-        queue.check_room()  # before megabytes are read for nothing
-        content_type = head.values.get(b"content-type", b"").decode("latin-1")
-        sent = await upload.read(body, content_type, model.manifest.modality, model.spec, settings.max_inputs)
-    except BaseException:
-        await body.discard()
-        raise
+    """The answer to one input, or the answers to several. Raises ProjError's kinds, some before the body is whole."""
+    encoding = head.get(b"content-encoding").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnsupportedInput(f"content encoding {encoding[:40]!r} is not taken", next="send the bytes as they are")
+    top, timeout_s = asked_top(head.query), asked_timeout_s(head)
+    model = slot.take()
+    queue.check_room()  # before megabytes are read for nothing
+    content_type = head.values.get(b"content-type", b"").decode("latin-1")
+    sent = await upload.read(body, content_type, model.manifest.modality, model.spec, settings.max_inputs)
     outcomes = await queue.answers(slot, sent.inputs, top=top, timeout_s=timeout_s, asker=asker)
     if sent.many:
         pairs = zip(sent.inputs, outcomes, strict=True)
@@ -56,9 +55,10 @@ def asked_top(query: bytes) -> int:
     values = [v for k, v in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if k == TOP]
     if not values:
         return 0
-    if len(values) > 1 or not (values[0].isascii() and values[0].isdigit()) or not 1 <= int(values[0][:9]) <= 10**6:
+    top = _whole(values[0], 10**6) if len(values) == 1 else 0
+    if not top:
         raise BadRequest(f"{TOP} is not a number of classes", found=values[-1][:40], next=f"write ?{TOP}=3")
-    return int(values[0])
+    return top
 
 
 def asked_timeout_s(head: Head) -> float:
@@ -66,6 +66,15 @@ def asked_timeout_s(head: Head) -> float:
     value = head.values.get(TIMEOUT)
     if value is None:
         return 0.0
-    if not value.isdigit() or not 1 <= int(value[:12]) <= 10**9:
+    milliseconds = _whole(value.decode("latin-1"), 10**9)
+    if not milliseconds:
         raise BadRequest("X-Timeout-Ms is not a number of milliseconds", found=value[:40].decode("latin-1"))
-    return int(value) / 1000
+    return milliseconds / 1000
+
+
+def _whole(text: str, most: int) -> int:
+    """A whole number from 1 to `most`, 0 for anything else; Python itself reads no number of thousands of digits."""
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(most)):
+        return 0
+    number = int(text)
+    return number if number <= most else 0

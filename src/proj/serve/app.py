@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from proj.serve.settings import Settings
     from proj.serve.slots import Slot, Slots
 
+OTHER = "other"  # the route of what has none
 SWEEP_S = 1.0  # how often connections are looked at whose head does not come
 
 
@@ -90,6 +91,11 @@ class App:
             if call.status == 503 and call.connection is not None:
                 call.connection.breathe()
 
+    def refused(self, status: int, client: str) -> None:
+        """Count what the protocol refuses: what is no HTTP, no whole request, or a connection too many."""
+        self.metrics.request(OTHER, status, 0.0)
+        self.requests_log.request("", heads.Head("", "", b"", client, {}), OTHER, status, 0.0, client)
+
     def api(self) -> FastAPI:
         """FastAPI's part; the first call makes it, in some tenths of a second. For several threads."""
         with self._building:
@@ -114,14 +120,18 @@ class _Call:
 
     def __init__(self, app: App, head: Head, scope: Scope, receive: Receive, send: Send, id: str) -> None:
         self.app, self.head, self.scope, self.receive, self.send, self.id = app, head, scope, receive, send, id
-        self.route, self.status, self.model = "other", 500, ""
+        self.route, self.status, self.model = OTHER, 500, ""
         self.more: Headers = ()
         self.connection: protocol.Http | None = scope.get("state", {}).get(protocol.STATE)
 
     async def answer(self) -> None:
         more = self.app.guard.response_headers(self.head)
         self.more = [*more, (b"x-request-id", self.id.encode("latin-1"))]
-        connection = self.connection
+        connection, path = self.connection, self.head.path
+        if path in self.app.hot:
+            self.route = "/predict" if path == "/predict" else "/{name}/predict"
+        elif v2.is_path(path):
+            self.route = v2.pattern(path) or OTHER
         if connection is not None and connection.full:
             await self.busy_server()
             return
@@ -151,7 +161,6 @@ class _Call:
         app, head = self.app, self.head
         slot = app.hot.get(head.path)
         if slot is not None:
-            self.route = "/predict" if head.path == "/predict" else "/{name}/predict"
             if head.method != "POST":
                 detail = f"{head.method} is not possible on {head.path}; POST is"
                 return problems.reply(head.path, 405, detail, {"allow": "POST"}, self.id)
@@ -161,7 +170,7 @@ class _Call:
             return made
         if v2.is_path(head.path):
             with self.body() as body:
-                self.route, made = await v2.answer(app, head, body, asker)
+                made, self.model = await v2.answer(app, head, body, asker)
             return made
         return None
 
@@ -204,7 +213,7 @@ class _Call:
             await self.bug(e)
         finally:
             # The route's own pattern, never the path: labels must not grow with what strangers ask for.
-            self.route = getattr(scope.get("route"), "path", "other")
+            self.route = getattr(scope.get("route"), "path", OTHER)
 
     async def reply(self, made: Reply) -> None:
         self.status = made.status

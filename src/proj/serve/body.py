@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 from proj.errors import Busy, InputTooLarge, TooSlow
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
     from proj.serve.board import Board
     from proj.serve.head import Head
     from proj.serve.settings import Settings
-
-# After a refusal the rest of the upload is read and thrown away: a client that is still sending would
-# otherwise see its connection reset instead of the answer. Bounded, so that nobody can keep the server
-# reading.
-DISCARD_BYTES, DISCARD_S = 64_000_000, 10.0
 
 
 class Uploads:
@@ -102,30 +96,13 @@ class Body:
 
     def release(self) -> None:
         """The request is answered, and nothing of it kept."""
+        self._stop_timer()
         self.uploads.release(self.held)
         self.held = 0
-
-    async def discard(self) -> None:
-        """Read what has not come yet and forget it, within bounds."""
-        with contextlib.suppress(TimeoutError, TooSlow, HungUp):
-            if self.is_there:
-                while not self.ended:
-                    await self._wait()
-            elif not self.ended:
-                await self._discard_what_comes()
-        self._stop_timer()
-
-    async def _discard_what_comes(self) -> None:
-        seen = 0
-        async with asyncio.timeout(DISCARD_S):
-            while not self.ended and seen < DISCARD_BYTES:
-                seen += len(await self._wait())
 
     def _check_declared(self) -> None:
         declared = self.head.values.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self.max_bytes:
-            # A client that waits for leave to send (curl does, above a megabyte) gets the refusal instead.
-            self.ended = self.head.get(b"expect").lower() == "100-continue"
             raise self._too_large()
 
     async def _wait(self) -> bytes:

@@ -8,6 +8,7 @@ A job goes through these, in order; the first that says no is why it is refused:
     hash      its files are those that were exported
     graph     model.onnx can run no code and reads no other file, and the engine loads it
     example   it gives its own example's answer
+    engine    the engine that was chosen is there
     memory    what it took, once for each worker, is there
     timeout   all of that ended in time (the supervisor's clock)
     crash     the process lived to tell (the supervisor sees)
@@ -23,9 +24,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from loguru import logger
+
 from proj import bundle
 from proj.bundle import Manifest
-from proj.errors import BundleError, ExampleError, ResourceError
+from proj.errors import BundleError, ExampleError, ProjError, ResourceError
 from proj.preprocess.spec import ImageSpec, TextSpec
 from proj.serve import children, cores, memory, stage
 from proj.serve.memory import Room
@@ -64,6 +67,7 @@ def main(jobs: list[Job], settings: Settings, workers: int, pipe: Connection) ->
     files meanwhile.
     """
     children.die_first()
+    logger.disable("proj.infer")  # the workers say the same
     if hasattr(signal, "alarm"):  # for the case that the supervisor is gone
         signal.alarm(int(PATIENCE_S) + 5)
     if all(job.serving is not None for job in jobs):
@@ -129,6 +133,8 @@ def _refusing(slug: str) -> Iterator[None]:
         raise Refused("memory", str(e) or "memory ran out while it was loaded") from None
     except BundleError as e:
         raise Refused("example" if isinstance(e, ExampleError) else slug, str(e)) from None
+    except ProjError as e:  # an engine that is not there
+        raise Refused("engine", str(e)) from None
 
 
 def _incompatible(new: Manifest, old: Manifest) -> str:

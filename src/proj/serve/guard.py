@@ -61,7 +61,7 @@ EXPOSED = (
 PREFLIGHT = {
     "access-control-allow-methods": "GET, HEAD, POST",
     "access-control-allow-headers": (
-        "authorization, content-type, x-request-id, x-timeout-ms, inference-header-content-length"
+        "authorization, content-encoding, content-type, x-request-id, x-timeout-ms, inference-header-content-length"
     ),
     "access-control-max-age": "7200",  # browsers keep it no longer
 }

@@ -16,10 +16,12 @@ T = TypeVar("T")
 
 
 class Line(Generic[T]):
-    """Any thread may put and take. `told` hears how many wait after each change, one thread at a time."""
+    """Any thread may put and take. `told` hears what all that wait weigh after each change, one thread at a time."""
 
-    def __init__(self, told: Callable[[int], object] = lambda _: None) -> None:
-        self._told = told
+    def __init__(
+        self, told: Callable[[int], object] = lambda _: None, weight: Callable[[T], int] = lambda _: 1
+    ) -> None:
+        self._told, self._weight_of, self._weight = told, weight, 0
         self._items: deque[T] = deque()
         self._gates: dict[int, threading.Lock] = {}  # of the threads that wait, by rank, each one shut
         self._lock = threading.Lock()
@@ -32,7 +34,7 @@ class Line(Generic[T]):
         """At the end; wakes one thread."""
         with self._lock:
             self._items.append(item)
-            self._told(len(self._items))
+            self._tell(self._weight_of(item))
             gate = self._gates.pop(min(self._gates)) if self._gates else None
         if gate is not None:
             gate.release()
@@ -63,10 +65,21 @@ class Line(Generic[T]):
         with self._lock:
             return self._first() if self._items else None
 
+    def remove(self, item: T) -> None:
+        """Take it out, if it still waits."""
+        with self._lock:
+            if item in self._items:
+                self._items.remove(item)
+                self._tell(-self._weight_of(item))
+
     def _first(self) -> T:
         item = self._items.popleft()
-        self._told(len(self._items))
+        self._tell(-self._weight_of(item))
         return item
+
+    def _tell(self, more: int) -> None:
+        self._weight += more
+        self._told(self._weight)
 
 
 def _shut() -> threading.Lock:

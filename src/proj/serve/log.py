@@ -61,14 +61,14 @@ class Log:
     def request(
         self, id: str, head: Head, route: str, status: int, seconds: float, who: str = "", model: str = ""
     ) -> None:
-        """One line, where the form has one. `route` is a pattern, `who` is what `Guard.who` says."""
+        """One line, where the form has one. `route` is a pattern, `who` what `Guard.who` says; no `id`: no head."""
         if self.json:
             key, _, client = who.rpartition("@")
             line = {
                 "time": self._clock.now(),
                 "level": "INFO" if status < 400 else "WARNING" if status < 500 or status == 503 else "ERROR",
                 "message": "request",
-                "request_id": id,
+                **({"request_id": id} if id else {}),
                 "method": head.method,
                 "route": route,
                 "status": status,

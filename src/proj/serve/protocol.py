@@ -18,6 +18,7 @@ from proj.serve.connection import Connection
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from proj.serve.board import Board
     from proj.serve.settings import Settings
@@ -35,12 +36,15 @@ class _Joined:
     """A transport that sends a response's head together with its body: one call of the system, one packet.
 
     uvicorn writes them one after the other; what was written is held until the next write or the loop's next round.
+    `close` does nothing while `stays()` is true; `end` does not ask.
     """
 
-    __slots__ = ("_held", "_loop", "_transport")
+    __slots__ = ("_held", "_loop", "_stays", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop, self._held = transport, loop, b""
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, stays: Callable[[], bool]
+    ) -> None:
+        self._transport, self._loop, self._stays, self._held = transport, loop, stays, b""
 
     def write(self, content: bytes) -> None:
         if self._held:
@@ -56,6 +60,10 @@ class _Joined:
             self._transport.write(content)
 
     def close(self) -> None:
+        if not self._stays():
+            self.end()
+
+    def end(self) -> None:
         self._flush()
         self._transport.close()
 
@@ -66,9 +74,12 @@ class _Joined:
 class Http(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, shared: Board, settings: Settings, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, shared: Board, settings: Settings, refused: Callable[[int, str], None], **options: Any
+    ) -> None:
+        """`refused` hears the status, and of whom, where a connection is refused what the application never sees."""
         super().__init__(*args, **options)
-        self.board, self.settings = shared, settings
+        self.board, self.settings, self.refused = shared, settings, refused
         self.asker = Connection()
         self.full = self.stopping = False
         self.head_bytes = 0
@@ -78,11 +89,13 @@ class Http(HttpToolsProtocol):
         self.answered_s: float | None = None  # since when, at the latest, a body that is not whole is of no use
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Joined(transport, self.loop))  # type: ignore[arg-type]
+        self.joined = _Joined(transport, self.loop, self._hears_out)
+        super().connection_made(self.joined)  # type: ignore[arg-type]
         self._count()
         open_now = self.board.total(board.CONNECTIONS)
         self.full = open_now > self.settings.connections
         if open_now > self.settings.connections + BEYOND:
+            self._tell_refused(503)
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -123,6 +136,22 @@ class Http(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self.body_is_whole = True
+        if self.cycle is not None and self.cycle.response_complete and not self.cycle.keep_alive:
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.body_is_whole and self.cycle is not None and self.cycle.waiting_for_100_continue:
+            self.transport.close()  # what comes next may be a body or not: nobody knows
+
+    def _hears_out(self) -> bool:
+        """Does a body still come whose answer has been sent?
+
+        Closed now, the connection would be reset, and a client that is still sending would never see the answer.
+        """
+        if self.stopping or self.body_is_whole or self.cycle is None:
+            return False
+        return self.cycle.response_complete and not self.cycle.waiting_for_100_continue
 
     @property
     def is_whole(self) -> bool:
@@ -158,16 +187,20 @@ class Http(HttpToolsProtocol):
             if not self.body_is_whole:
                 self.answered_s = now_s if self.answered_s is None else self.answered_s
                 if now_s - self.answered_s > TAIL_S:
-                    self.transport.close()
+                    self.joined.end()
             elif self.timeout_keep_alive_task is None:
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
 
+    def _tell_refused(self, status: int) -> None:
+        self.refused(status, self.client[0] if self.client else "")
+
     def _refuse(self, status: int, detail: str) -> None:
         """Answer without the application, and close."""
         if self.transport.is_closing():
             return
+        self._tell_refused(status)
         if self.cycle is None or self.cycle.response_complete:  # else the answer would land within another
             content = problems.reply("", status, detail)
             lines = [
@@ -178,4 +211,4 @@ class Http(HttpToolsProtocol):
             ]
             head = b"".join(b"%b: %b\r\n" % line for line in lines)
             self.transport.write(STATUS_LINE[status] + head + b"\r\n" + content.body)
-        self.transport.close()
+        self.joined.end()

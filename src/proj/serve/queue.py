@@ -52,6 +52,10 @@ class Job:
     taken_s: float = 0.0
     outcome: Any = None
 
+    @property
+    def inputs(self) -> int:
+        return 1 if self.x is None else len(self.x)
+
 
 class Queue:
     """Holds at most `settings.queue_size` waiting inputs in all workers together.
@@ -63,7 +67,7 @@ class Queue:
         self, settings: Settings, threads: int, metrics: Metrics, shared: Board, pins: Sequence[int] = ()
     ) -> None:
         self.settings, self.threads, self.metrics, self.board = settings, threads, metrics, shared
-        self._jobs: Line[Job] = Line(functools.partial(shared.set, board.WAITING))
+        self._jobs: Line[Job] = Line(functools.partial(shared.set, board.WAITING), lambda job: job.inputs)
         self._done: deque[Job] = deque()
         self._told = False  # has the event loop been told of what is in `_done`?
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,23 +98,44 @@ class Queue:
     ) -> list[Outcome]:
         """Each input's answer as JSON in order, or why it cannot be read.
 
-        Raises Busy at once when the queue is full, and when an input waited longer than the deadline or `timeout_s`.
+        Raises Busy at once when the queue is full, and once the deadline or `timeout_s` is over.
         """
         now, due_s = self._admit(slot, len(inputs), timeout_s)
-        futures = [self._put(Job(slot, i, None, top, due_s, now, asker, self._future())) for i in inputs]
-        if len(futures) == 1:
-            return [await futures[0]]
-        return list(await asyncio.gather(*futures))
+        jobs = [Job(slot, i, None, top, due_s, now, asker, self._future()) for i in inputs]
+        return await self._answered(jobs)
 
     async def run(
         self, slot: Slot, x: infer.Array, *, timeout_s: float = 0.0, asker: Connection
     ) -> tuple[infer.Model, infer.Array]:
         """The model that ran and its output (B, names) for `x` (B, ...), as the graph takes it. Raises Busy."""
-        now, due_s = self._admit(slot, 1, timeout_s)
-        made: tuple[infer.Model, infer.Array] = await self._put(
-            Job(slot, None, x, 0, due_s, now, asker, self._future())
+        now, due_s = self._admit(slot, len(x), timeout_s)
+        made: list[tuple[infer.Model, infer.Array]] = await self._answered(
+            [Job(slot, None, x, 0, due_s, now, asker, self._future())]
         )
-        return made
+        return made[0]
+
+    async def _answered(self, jobs: Sequence[Job]) -> list[Any]:
+        assert self._loop is not None
+        timer = self._loop.call_later(jobs[0].due_s - jobs[0].put_s, self._give_up, jobs)
+        try:
+            for job in jobs:
+                self._jobs.put(job)
+            if len(jobs) == 1:
+                return [await jobs[0].future]
+            return list(await asyncio.gather(*(job.future for job in jobs)))
+        finally:
+            timer.cancel()
+
+    def _give_up(self, jobs: Sequence[Job]) -> None:
+        """Their deadline is over: nobody waits for them any more, whether or not a thread has them."""
+        for job in jobs:
+            self._jobs.remove(job)
+            if not job.future.done():
+                self._late(job)
+
+    def _late(self, job: Job) -> None:
+        self.metrics.dropped("late")
+        job.future.set_exception(Busy("the request waited too long", found="its deadline passed", next="try again"))
 
     def _admit(self, slot: Slot, inputs: int, timeout_s: float) -> tuple[float, float]:
         """Now, and until when the inputs may wait, on time.monotonic's clock. Raises Busy."""
@@ -122,10 +147,6 @@ class Queue:
     def _future(self) -> asyncio.Future[Any]:
         assert self._loop is not None
         return self._loop.create_future()
-
-    def _put(self, job: Job) -> asyncio.Future[Any]:
-        self._jobs.put(job)
-        return job.future
 
     # ---- in the threads
 
@@ -158,12 +179,8 @@ class Queue:
         if job.asker.lost:
             self.metrics.dropped("gone")
             job.outcome = HungUp()
-        elif now > job.due_s:
-            self.metrics.dropped("late")
-            job.outcome = Busy("the request waited too long", found="its deadline passed", next="try again")
-        else:
-            return True
-        return False
+            return False
+        return now <= job.due_s  # else its timer is about to ring, or has
 
     def _answer(self, slot: Slot, jobs: Sequence[Job]) -> None:
         try:
@@ -252,9 +269,12 @@ class Queue:
         self._told = False  # before the first look: what is added from here on calls again
         while self._done:
             job = self._done.popleft()
-            if job.future.done():  # its request was cancelled
+            if job.future.done():  # its request was cancelled, or its deadline passed
                 continue
             outcome = job.outcome
+            if outcome is None:
+                self._late(job)
+                continue
             if isinstance(outcome, Exception) and (job.input is None or not isinstance(outcome, InputError)):
                 if not isinstance(outcome, Busy | HungUp):
                     logger.error("the model {} failed: {}", job.slot.name, type(outcome).__name__)

@@ -97,6 +97,7 @@ def facts(slot: Slot, settings: Settings) -> dict[str, Any]:
     made = schemas.ModelFacts(
         **m.model_dump(exclude={"schema_version", "example", "serve", "files"}),
         model=m.model,
+        engine=f"{settings.engine} {settings.precision}",
         threshold=m.serve.threshold,
         warning=m.warning,
         limits=limits,

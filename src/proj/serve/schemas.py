@@ -118,6 +118,7 @@ class ModelFacts(BaseModel):
     metrics: dict[str, float] = Field(description="On the split named below")
     split: str
     backbone: str
+    engine: str = Field(description="What runs it here, and how precisely", examples=["onnxruntime fp32"])
     created: str
     synthetic: bool = Field(description="Trained on synthetic data: answers mean nothing")
     fast: bool = Field(description="Trained on one batch: answers mean nothing")

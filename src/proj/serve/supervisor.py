@@ -48,10 +48,6 @@ def serve(sources: Mapping[str, Source], settings: Settings, work: Callable[...,
     settings = settings.model_copy(
         update={"workers": workers, "threads": threads, "uploads_mb": settings.uploads_bytes / 1e6}
     )
-    if settings.log == "json":
-        from proj.serve import log
-
-        log.install(settings)
     if settings.keys:
         keys.read(Path(settings.keys))  # what is wrong with it is said now, and not by every worker
     sockets.allow_open_files(settings.connections)

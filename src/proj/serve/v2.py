@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from proj.serve.v2_tensors import Asked, Form
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
-PLATFORM = "onnxruntime_onnx"
+# As Triton calls them: a platform, and the backend that is behind it.
+PLATFORMS = {"onnxruntime": ("onnxruntime_onnx", "onnxruntime"), "openvino": ("openvino", "openvino")}
 HEADER_LENGTH = b"inference-header-content-length"
 INLINE_BYTES = 1_000_000  # of tensors that are read on the event loop
 WBITS = {"gzip": 31, "deflate": 15}
@@ -49,33 +50,35 @@ class _Refused(Exception):
         self.status = status
 
 
-async def answer(app: App, head: Head, body: Body, asker: Connection) -> tuple[str, Reply]:
-    """The route's pattern, for the metrics, and the answer, whatever comes. Raises HungUp alone."""
+async def answer(app: App, head: Head, body: Body, asker: Connection) -> tuple[Reply, str]:
+    """The answer, whatever comes, and the model that gave it as name@version, "" for none. Raises HungUp alone."""
     template, name, version, action = _route(head.path)
     method = "POST" if action in {"infer", "index"} else "GET"
     try:
-        try:
-            if not template:
-                raise _Refused(404, f"nothing at {head.path[:200]}")
-            if head.method != method and not (method == "GET" and head.method == "HEAD"):
-                raise _Refused(405, f"{head.method} is not possible here; {method} is")
-            slot = _slot(app, name, version)
-            if slot is None:
-                return template, _of_server(app, action)
-            if action == "infer":
-                return template, await _infer(app, slot, version, head, body, asker)
-            return template, _of_model(app, slot, action)
-        finally:
-            await body.discard()  # a client that is still sending would not see the answer
+        if not template:
+            raise _Refused(404, f"nothing at {head.path[:200]}")
+        if head.method != method and not (method == "GET" and head.method == "HEAD"):
+            raise _Refused(405, f"{head.method} is not possible here; {method} is")
+        slot = _slot(app, name, version)
+        if slot is None:
+            return _of_server(app, action), ""
+        if action == "infer":
+            return await _infer(app, slot, version, head, body, asker)
+        return _of_model(app, slot, action), ""
     except _Refused as e:
-        return template or "other", error(e.status, str(e), {"allow": method} if e.status == 405 else {})
+        return error(e.status, str(e), {"allow": method} if e.status == 405 else {}), ""
     except ProjError as e:
-        return template or "other", _failed(e)
+        return _failed(e), ""
     except HungUp:
         raise
     except Exception as e:  # the model's own too; as text, since values would be people's data
         logger.error("{}: {}\n{}", template, type(e).__name__, "".join(traceback.format_tb(e.__traceback__)))
-        return template, error(500, "a fault of the server; its log says more", {"connection": "close"})
+        return error(500, "a fault of the server; its log says more", {"connection": "close"}), ""
+
+
+def pattern(path: str) -> str:
+    """The route of a path, "" where there is none."""
+    return _route(path)[0]
 
 
 def is_path(path: str) -> bool:
@@ -162,7 +165,7 @@ def _of_model(app: App, slot: Slot, what: str) -> Reply:
         {
             "name": slot.name,
             "versions": [slot.manifest.version],
-            "platform": PLATFORM,
+            "platform": PLATFORMS[app.settings.engine][0],
             "inputs": [{"name": v2_tensors.INPUT, "datatype": form.datatype, "shape": form.shape}],
             "outputs": [{"name": v2_tensors.OUTPUT, "datatype": "FP32", "shape": [-1, len(names)]}],
         }
@@ -177,11 +180,11 @@ def _line(slot: Slot) -> dict[str, str]:
 
 def _config(app: App, slot: Slot) -> dict[str, Any]:
     """As Triton describes a model: "dims" without the batch."""
-    form = v2_tensors.form(slot.manifest.spec)
+    form, (platform, backend) = v2_tensors.form(slot.manifest.spec), PLATFORMS[app.settings.engine]
     return {
         "name": slot.name,
-        "platform": PLATFORM,
-        "backend": "onnxruntime",
+        "platform": platform,
+        "backend": backend,
         "max_batch_size": app.settings.max_inputs,
         "input": [{"name": v2_tensors.INPUT, "data_type": f"TYPE_{form.datatype}", "dims": list(form.dims)}],
         "output": [{"name": v2_tensors.OUTPUT, "data_type": "TYPE_FP32", "dims": [len(slot.manifest.names)]}],
@@ -225,7 +228,7 @@ def _json(content: Any) -> Reply:
     return Reply(200, orjson.dumps(content))
 
 
-async def _infer(app: App, slot: Slot, version: str, head: Head, body: Body, asker: Connection) -> Reply:
+async def _infer(app: App, slot: Slot, version: str, head: Head, body: Body, asker: Connection) -> tuple[Reply, str]:
     model = slot.take()
     app.queue.check_room()  # before megabytes are read for nothing
     form = v2_tensors.form(model.spec, model.tokenizer)
@@ -243,7 +246,7 @@ async def _infer(app: App, slot: Slot, version: str, head: Head, body: Body, ask
         raise Busy("the model was replaced meanwhile", next="try again") from None
     if version and model.manifest.version != version:
         raise _Refused(404, f"the model {slot.name!r} has no version {version!r} any more")
-    return _reply(asked, slot, model, y)
+    return _reply(asked, slot, model, y), model.manifest.model
 
 
 def _reply(asked: Asked, slot: Slot, model: Model, y: Any) -> Reply:

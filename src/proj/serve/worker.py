@@ -185,7 +185,7 @@ def _config(app: App, settings: Settings, shared: board.Board) -> uvicorn.Config
 
     return uvicorn.Config(
         app,
-        http=functools.partial(Http, shared=shared, settings=settings),  # type: ignore[arg-type]
+        http=functools.partial(Http, shared=shared, settings=settings, refused=app.refused),  # type: ignore[arg-type]
         loop="auto",  # uvloop where the system has it
         ws="none",
         lifespan="on",

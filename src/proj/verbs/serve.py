@@ -26,16 +26,28 @@ def serve(
 
     With `tune` it measures instead which settings are fastest on this machine, and keeps them.
 
-    Raises UsageError (two models of one name), RunNotFound, BundleError, ConfigError, ResourceError, Unreachable.
+    Raises UsageError (two models of one name, an engine without that precision), MissingExtra (no OpenVINO),
+    RunNotFound, BundleError, ConfigError, ResourceError, Unreachable.
     """
     _prepare()
-    from proj.serve import settings, supervisor
+    from loguru import logger
+
+    from proj.serve import log, settings, supervisor
 
     refs, told = split(words)
     named: list[str | None] = [*refs] or [settings.bundle_named()]
     sources = by_name([source(ref, models) for ref in named])
     first = next(iter(sources.values())).bundle
     chosen = settings.build(first, flags, config=config, words=told)
+    if (chosen.engine, chosen.precision) != ("onnxruntime", "fp32"):
+        from proj import engines
+
+        engines.check(chosen.engine, chosen.precision)
+    if chosen.log == "json":
+        log.install(chosen)
+    for each in sources.values():
+        if each.task is not None:
+            logger.info("using {} (the newest finished run)", each.bundle.parent)
     if tune:
         if len(sources) > 1:
             raise UsageError("--tune measures one model", next="name one RUN")
@@ -72,8 +84,6 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def source(ref: str | None, models: Path) -> Source:
     """What RUN names, as every verb understands it. Raises RunNotFound, Unreachable."""
-    from loguru import logger
-
     from proj import resolve, runs
     from proj.serve.watch import Source
 
@@ -84,7 +94,6 @@ def source(ref: str | None, models: Path) -> Source:
         task = runs.read(found.run).task
         newest = runs.newest(models, task)  # of those that have a bundle
         run = newest[0] if newest is not None else found.run
-        logger.info("using {} (the newest finished run)", run)
         return Source(run / "bundle", task=models / task)
     return Source(found.bundle.absolute())  # not resolved further: a link to a bundle may be pointed at another one
 
