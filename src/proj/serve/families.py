@@ -56,7 +56,7 @@ FAMILIES = {
     BATCH: _histogram("Inputs that one call of the model answered, by model", ("model",), SIZES),
     "proj_unreadable_inputs": Family("Inputs that could not be read, by model", ("model",)),
     "proj_dropped_inputs": Family(
-        "Inputs dropped before they ran: their client was gone, or they came too late to their turn", ("reason",)
+        "Inputs that nobody waits for: their client was gone before they ran, or their deadline passed", ("reason",)
     ),
     PREDICTIONS: Family("Answers, by model and label", ("model", "label")),
     "proj_confidence_ratio": _histogram(

@@ -122,7 +122,7 @@ class Metrics:
                 self._class_cells(name, label)
 
     def dropped(self, reason: str) -> None:
-        """An input that nobody waits for any more: its client is "gone", or it came too "late" to its turn."""
+        """An input that nobody waits for any more: its client is "gone", or it is too "late"."""
         numbers, at = self._cell("proj_dropped_inputs", reason)
         with self._lock:
             numbers[at] += 1.0
