@@ -247,7 +247,8 @@ class Slow:
 def test_slow_batches_are_seen_and_the_advice_helps(home: Path, tmp_path: Path) -> None:
     job = digits(home, "trainer.batch_size=16")
     v = view(job)
-    slow = replace(v, x=Slow(v.x, 0.03))
+    step_s = 16 / measured(job, tmp_path, steps=4, v=v).rows_per_s  # of this machine, as busy as it is
+    slow = replace(v, x=Slow(v.x, 3 * step_s))
     p = measured(job, tmp_path, steps=4, v=slow)
     assert p.seen.shares()["input"] > 0.5
     assert advised(p)[0].change == ("trainer.workers=2",)
