@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -240,6 +242,22 @@ def test_a_refusal_does_not_wait_for_the_body_and_is_heard_by_who_still_sends(sl
             if not more:
                 sock.sendall(request(drawing(), b"Connection: close"))
             assert read_all(sock).startswith(b"HTTP/1.1 200 " if not more else b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system's memory of a process is read there")
+def test_a_connection_keeps_nothing_of_a_request_that_was_refused(folder: Path) -> None:
+    memory = r'process_resident_memory_bytes\{worker="0"\}'
+    with Server(make_bundle(folder / "forgets"), free_log(folder)) as server, contextlib.ExitStack() as open_ones:
+
+        def ask(times: int) -> float:
+            for _ in range(times):
+                sock = open_ones.enter_context(connect(server))
+                sock.sendall(request(bytes(60_000), b"X-Timeout-Ms: no"))
+                assert sock.recv(65536).startswith(b"HTTP/1.1 400 ")
+            return metric(server, memory)
+
+        before = ask(50)
+        assert 0 < before < ask(300) < before + 0.5 * 300 * 60_000
 
 
 def test_who_waits_for_leave_to_send_gets_the_refusal_and_sends_nothing(slow: Server) -> None:

@@ -141,7 +141,10 @@ class Http(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.body_is_whole and self.cycle is not None and self.cycle.waiting_for_100_continue:
+        if self.cycle is None or not self.cycle.response_complete:  # it was the one before
+            return
+        self.cycle.body = bytearray()  # of a refused request nobody has read it, and a connection may idle for long
+        if not self.body_is_whole and self.cycle.waiting_for_100_continue:
             self.transport.close()  # what comes next may be a body or not: nobody knows
 
     def _hears_out(self) -> bool:
