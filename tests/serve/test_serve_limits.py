@@ -232,6 +232,7 @@ def test_a_refusal_does_not_wait_for_the_body_and_is_heard_by_who_still_sends(sl
     size = 30_000_000  # more than may come
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%b\r\n"
     with connect(slow) as sock:
+        sock.settimeout(5)
         sock.sendall(head % (size, b""))
         assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
         assert read_all(sock) == b""  # and not for ever after it either
