@@ -25,9 +25,10 @@ TOP = "top"
 
 async def predict(slot: Slot, head: Head, body: Body, asker: Connection, queue: Queue, settings: Settings) -> Reply:
     """The answer to one input, or the answers to several. Raises ProjError's kinds, some before the body is whole."""
-    encoding = head.get(b"content-encoding").strip().lower()
-    if encoding not in {"", "identity"}:
-        raise UnsupportedInput(f"content encoding {encoding[:40]!r} is not taken", next="send the bytes as they are")
+    if head.encoding:
+        raise UnsupportedInput(
+            f"content encoding {head.encoding[:40]!r} is not taken", next="send the bytes as they are"
+        )
     top, timeout_s = asked_top(head.query), asked_timeout_s(head)
     model = slot.take()
     queue.check_room()  # before megabytes are read for nothing

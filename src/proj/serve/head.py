@@ -35,6 +35,12 @@ class Head:
         value = self.values.get(name)
         return "" if value is None else value.decode("latin-1")
 
+    @property
+    def encoding(self) -> str:
+        """How the body is compressed, in lower case; "" where it is not."""
+        named = self.get(b"content-encoding").strip().lower()
+        return "" if named == "identity" else named
+
 
 def read(scope: Scope) -> Head:
     """Of an HTTP request's scope."""

@@ -258,9 +258,9 @@ def _reply(asked: Asked, slot: Slot, model: Model, y: Any) -> Reply:
 
 async def _read(raw: bytes, head: Head, form: Form, app: App) -> Asked:
     """What the body asks, read beside the event loop where it is large. Raises InputError's kinds."""
-    length, encoding = _header_length(head), head.get(b"content-encoding").strip().lower()
+    length, encoding = _header_length(head), head.encoding
     json_bytes = len(raw) if length is None else length
-    if encoding in {"", "identity"} and json_bytes <= INLINE_JSON and len(raw) <= INLINE_BYTES:
+    if not encoding and json_bytes <= INLINE_JSON and len(raw) <= INLINE_BYTES:
         return v2_tensors.read(raw, length, form, app.settings.max_inputs)
 
     def read() -> Asked:
@@ -282,7 +282,7 @@ def _header_length(head: Head) -> int | None:
 
 def _decompressed(raw: bytes, encoding: str, max_bytes: int) -> bytes:
     """What was sent compressed, up to the size that an upload may have."""
-    if encoding in {"", "identity"}:
+    if not encoding:
         return raw
     if encoding not in WBITS:
         raise UnsupportedInput(f"content encoding {encoding[:40]!r} is not taken", found=f"{', '.join(WBITS)} are")
