@@ -120,12 +120,14 @@ class Seen:
 
     answers: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
+    longest_s: float = 0.0  # that an answer took
     wrong: list[str] = field(default_factory=list)
     expected: dict[str, list[float]] = field(default_factory=dict)  # probabilities by model, of the good ones
 
-    def take(self, status: int, body: bytes) -> None:
+    def take(self, status: int, body: bytes, seconds: float) -> None:
+        self.longest_s = max(self.longest_s, seconds)
         if status != 200:
-            self.failed.append(f"{status} {body[:200]!r}")
+            self.failed.append(f"{status} after {seconds:.2f} s: {body[:200]!r}")
             return
         said = json.loads(body)
         want = self.expected.get(said["model"])
@@ -151,7 +153,8 @@ class Outcome:
         return [
             f"{len(self.seconds)} versions taken, {sum(self.refused.values())} refused "
             f"({', '.join(f'{k} {v}' for k, v in sorted(self.refused.items()))})",
-            f"{n} answers by {len(s.answers)} versions, {len(s.failed)} requests failed, {len(s.wrong)} answers wrong",
+            f"{n} answers by {len(s.answers)} versions, {len(s.failed)} requests failed, {len(s.wrong)} answers wrong, "
+            f"the longest took {s.longest_s:.2f} s",
             f"from rename to the first answer: median {took:.2f} s, longest {max(self.seconds, default=0.0):.2f} s",
             f"workers' resident memory: {self.resident_mb[:20][-1]:.0f} MB after {len(self.resident_mb[:20])} swaps, "
             f"{self.resident_mb[-1]:.0f} MB at the end"
@@ -167,10 +170,12 @@ async def client(port: int, request: bytes, seen: Seen) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         while True:
+            start = time.monotonic()
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(int(h[15:]) for h in head.lower().split(b"\r\n") if h.startswith(b"content-length:"))
-            seen.take(int(head[9:12]), await reader.readexactly(length))
+            body = await reader.readexactly(length)
+            seen.take(int(head[9:12]), body, time.monotonic() - start)
     except (OSError, EOFError) as e:
         seen.failed.append(f"connection lost: {e!r}")
     finally:

@@ -21,8 +21,9 @@ def test_first_in_is_first_out_and_its_end_is_none() -> None:
     for i in range(3):
         line.put(i)
     line.close()
-    assert len(line) == 3
+    assert (len(line), line.first) == (3, 0)
     assert [line.take(0), line.take_now(), line.take(0), line.take(0), line.take_now()] == [0, 1, 2, None, None]
+    assert line.first is None
 
 
 def test_how_many_wait_is_told_after_each_change() -> None:

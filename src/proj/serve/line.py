@@ -30,6 +30,14 @@ class Line(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def first(self) -> T | None:
+        """What is taken next, as things stand. Left where it is."""
+        try:
+            return self._items[0]
+        except IndexError:
+            return None
+
     def put(self, item: T) -> None:
         """At the end; wakes one thread."""
         with self._lock:
@@ -53,7 +61,7 @@ class Line(Generic[T]):
         while True:
             with self._lock:
                 if self._items:
-                    return self._first()
+                    return self._pop()
                 if self._closed:
                     return None
                 gate = gate or _shut()
@@ -63,7 +71,7 @@ class Line(Generic[T]):
     def take_now(self) -> T | None:
         """The first, None where there is none."""
         with self._lock:
-            return self._first() if self._items else None
+            return self._pop() if self._items else None
 
     def remove(self, item: T) -> None:
         """Take it out, if it still waits."""
@@ -72,7 +80,7 @@ class Line(Generic[T]):
                 self._items.remove(item)
                 self._tell(-self._weight_of(item))
 
-    def _first(self) -> T:
+    def _pop(self) -> T:
         item = self._items.popleft()
         self._tell(-self._weight_of(item))
         return item

@@ -132,6 +132,7 @@ class Queue:
             self._jobs.remove(job)
             if not job.future.done():
                 self._late(job)
+        self._settle()  # they were perhaps what kept-back answers waited for
 
     def _late(self, job: Job) -> None:
         self.metrics.dropped("late")
@@ -247,13 +248,16 @@ class Queue:
     def _may_gather(self) -> bool:
         """Can the answers in `_done` wait for more of them? Each waking takes a core from a model that runs.
 
-        Only while twice as many inputs wait: whoever takes the next of them comes here again, soon, since
-        models that take long are never waited for.
+        Only while twice as many inputs wait, the first of them of the same kind: whoever takes it comes here again,
+        soon, since models that take long are never waited for.
         """
         if len(self._done) >= min(GATHER, len(self._jobs) // 2):
             return False
+        first = self._jobs.first
         try:
-            return time.monotonic() - self._done[0].taken_s < GATHER_S
+            kept = self._done[0]
+            alike = first is not None and first.slot is kept.slot and first.input is not None
+            return alike and time.monotonic() - kept.taken_s < GATHER_S
         except IndexError:  # the event loop has them by now
             return True
 
