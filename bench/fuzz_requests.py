@@ -24,6 +24,8 @@ PATHS = (
     "/v2/models/x", "/v2/models/x/infer", "/v2/health/ready", "/v2/repository/index", "*", "/\xe9", "/" + "a" * 3000,
 )  # fmt: skip
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "get", "X-Y", "PROPFIND")
+TIMES_MS = ("0", "1", "-1", "1e3", "\xb2", "1.5", " 7", "9" * 5000)
+TOPS = ("", "?top=3", "?top=-1", "?top=x", "?top=1&top=2", "?top=" + "9" * 5000, "?top=%C2%B2")
 CHUNKS = (b"zz\r\n", b"5\r\nab", b"f" * 18 + b"\r\n", b"0\r\n\r\n", b"-1\r\n", b"3;x=y\r\nabc\r\n0\r\n\r\n")
 
 
@@ -66,7 +68,9 @@ def body(rng: random.Random, pictures: Sequence[bytes], url: str) -> bytes:
         headers["Transfer-Encoding"] = rng.choice(("chunked", "gzip", "chunked, chunked", "identity"))
     if rng.random() < 0.1:
         headers["Content-Encoding"] = rng.choice(("gzip", "br", "identity", "x"))
-    return whole(url, *made, headers=headers, query=rng.choice(("", "?top=3", "?top=-1", "?top=x", "?top=1&top=2")))
+    if rng.random() < 0.1:
+        headers["X-Timeout-Ms"] = rng.choice(TIMES_MS)
+    return whole(url, *made, headers=headers, query=rng.choice(TOPS))
 
 
 def _odd_form(rng: random.Random, pictures: Sequence[bytes]) -> tuple[bytes, str]:
