@@ -65,6 +65,16 @@ def test_windows_in_which_a_core_did_less_are_told() -> None:
     assert steady.slow([0, 0, 0, 8]) == [0, 1, 2]
 
 
+def test_what_a_slow_window_does_to_the_slowest_waits_is_told() -> None:
+    fast, slow = [20] * steady.PARTS, [4] * steady.PARTS  # four fifths of a slow window of 100 ms are lost
+    assert steady.whole([*fast, *slow]) == [20 * steady.PARTS, 4 * steady.PARTS]
+    assert steady.queue_p99(fast * 100) == pytest.approx(1.0)
+    # One in ten is slow: a queue of 100 ms at the mean speed of 18.4 has 92 ms of work for the fast ones, or the whole
+    # of a slow one and 72 ms more.
+    assert steady.queue_p99([*slow, *fast * 9] * 10) == pytest.approx(1.72, abs=0.01)
+    assert steady.queue_p99([*slow, *fast * 999]) == pytest.approx(1.0, abs=0.01)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no cores can be chosen here")
 def test_each_core_is_counted_on() -> None:
     done = subprocess.run(
@@ -75,6 +85,7 @@ def test_each_core_is_counted_on() -> None:
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines[: len(cores)]] == [f"core {c}" for c in cores]
     assert all("of 5 windows slow" in line for line in lines[: len(cores)])
+    assert float(lines[-1].removeprefix("p99 of a queue of 100 ms: ").removesuffix(" times as long")) >= 1
 
 
 def test_a_peer_is_compared_with_ours_of_the_same_turn() -> None:
