@@ -304,3 +304,16 @@ def test_a_small_comparison_from_photos_to_table(tmp_path: Path) -> None:
     assert lines["ours: largest difference of probabilities"]["holds"]
     assert lines["ours: share of other answers"]["holds"]
     assert all(math.isfinite(p["pss_mb"]) and p["pss_mb"] > 10 for p in found["processes"])
+
+
+@pytest.mark.slow
+def test_a_rewritten_graph_is_timed_beside_torchs() -> None:
+    command = [sys.executable, str(ROOT / "bench" / "graph.py"), "test_efficientnet", "--size", "32", "--rounds", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    rows = [line.rsplit(maxsplit=4) for line in done.stdout.splitlines()[1:]]
+    assert len(rows) == 4
+    for row in rows:
+        assert row[0].startswith("test_efficientnet")
+        assert float(row[3]) > 0
+        assert float(row[4]) < (0.05 if "bf16" in row[0] else 1e-4)

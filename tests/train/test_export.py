@@ -71,6 +71,12 @@ def test_the_graph_takes_bytes_and_holds_everything(finished: Finished) -> None:
     assert [d.dim_value for d in x.type.tensor_type.shape.dim][1:] == [8, 8, 1]
     assert x.type.tensor_type.shape.dim[0].dim_param
     bundle.check_graph(finished.run / "bundle/model.onnx")
+    # Written for its engine: the first convolution reads bytes as they lie, and nothing is left over.
+    ops = [n.op_type for n in model.graph.node]
+    assert ops[:4] == ["Reshape", "Cast", "Sub", "Conv"]
+    assert "Transpose" not in ops
+    assert "Gather" not in ops
+    assert {i.name for i in model.graph.initializer} <= {name for n in model.graph.node for name in n.input}
 
 
 def _export(finished: Finished, run: Path, n: Net, prob: Any) -> Path:

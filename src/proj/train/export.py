@@ -18,7 +18,7 @@ from torch import nn
 from proj import bundle, infer, runs
 from proj.config import Config, to_dict
 from proj.errors import CheckFailed
-from proj.train import samples
+from proj.train import graph, samples
 
 if TYPE_CHECKING:
     from proj.task import Task
@@ -88,6 +88,7 @@ def _graph(model: nn.Module, x: Array, path: Path, *, free_length: bool) -> None
     for c, level in zip(chatty, levels, strict=True):
         c.setLevel(level)
     assert program is not None
+    graph.rewrite(program.model)
     program.save(str(path), external_data=False)
 
 

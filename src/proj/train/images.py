@@ -72,7 +72,10 @@ class ImageEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 5:
             return self.forward(x.flatten(0, 1)).reshape(*x.shape[:2], self.width)
-        f: Tensor = self.backbone(self.normalised(x).contiguous(memory_format=torch.channels_last))
+        x = self.normalised(x)
+        if not torch.compiler.is_exporting():  # a graph has no layouts, but a pool would write down how to make one
+            x = x.contiguous(memory_format=torch.channels_last)
+        f: Tensor = self.backbone(x)
         return f
 
     def normalised(self, x: Tensor) -> Tensor:
