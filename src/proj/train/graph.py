@@ -6,9 +6,9 @@ squeeze and excitation has them. And bytes come as they lie in memory, (H, W, C)
 
 Time of the rewritten graph over that of the one that torch writes, 224 x 224, one thread (`python bench/graph.py`):
 
-    mobilenetv3_small_100   ONNX Runtime 0.90, without its blocks (most CPUs but x86) 1.04, OpenVINO fp32 1.01, bf16 1.06
-    efficientnet_b0         ONNX Runtime 0.92, without 1.10, OpenVINO fp32 1.07, bf16 1.04
-    resnet18                0.98 to 1.09: noise, for its first layer is a small part of it
+    mobilenetv3_small_100  ONNX Runtime 0.90, without its blocks (most CPUs but x86) 1.04, OpenVINO fp32 1.01, bf16 1.06
+    efficientnet_b0        ONNX Runtime 0.92, without 1.10, OpenVINO fp32 1.07, bf16 1.04
+    resnet18               0.98 to 1.09: noise, for its first layer is a small part of it
 """
 
 from __future__ import annotations
