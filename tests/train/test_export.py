@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from made_projects import Finished, net, prepared, view
 
 from proj import bundle, infer
@@ -130,3 +131,25 @@ def test_no_tolerance_is_failed_by_rounding(
     monkeypatch.setattr(infer, "ATOL", 0.0)
     with pytest.raises(CheckFailed):
         _export(finished, made[0], made[1], prob)
+
+
+class Pooled(torch.nn.Module):
+    """As timm's mobile families end: a pool between convolutions, channels-last as they are trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 2, 1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x.permute(0, 3, 1, 2).float().contiguous())
+        y: torch.Tensor = self.last(torch.nn.functional.adaptive_avg_pool2d(x, 1)).flatten(1)
+        return y
+
+
+def test_how_weights_lie_leaves_no_nodes_and_stays(tmp_path: Path) -> None:
+    model = Pooled().eval()
+    export._graph(model, np.zeros((2, 8, 8, 3), np.uint8), tmp_path / "model.onnx", free_length=False)
+    ops = [n.op_type for n in onnx.load(str(tmp_path / "model.onnx")).graph.node]
+    assert ops == ["Reshape", "Cast", "Conv", "GlobalAveragePool", "Conv", "Reshape"]
+    assert model.first.weight.is_contiguous(memory_format=torch.channels_last)

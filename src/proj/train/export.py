@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import logging
 import os
 import shutil
@@ -67,6 +68,8 @@ def export(net: Net, task: Task, cfg: Config, view: View, run: Path, tested: Ass
 
 
 def _graph(model: nn.Module, x: Array, path: Path, *, free_length: bool) -> None:
+    # Of weights that are channels-last a pool would write down how its answer lies, in seven nodes.
+    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     batch = torch.from_numpy(np.ascontiguousarray(np.concatenate([x, x])[:2]))
     length = {1: torch.export.Dim("length", min=2)} if free_length else {}
     chatty = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]

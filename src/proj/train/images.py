@@ -72,10 +72,9 @@ class ImageEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 5:
             return self.forward(x.flatten(0, 1)).reshape(*x.shape[:2], self.width)
-        x = self.normalised(x)
-        if not torch.compiler.is_exporting():  # a graph has no layouts, but a pool would write down how to make one
-            x = x.contiguous(memory_format=torch.channels_last)
-        f: Tensor = self.backbone(x)
+        # A graph has no layouts, but of a picture that is channels-last a pool would write down how to make it so.
+        layout = torch.contiguous_format if torch.compiler.is_exporting() else torch.channels_last
+        f: Tensor = self.backbone(self.normalised(x).contiguous(memory_format=layout))
         return f
 
     def normalised(self, x: Tensor) -> Tensor:
