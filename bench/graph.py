@@ -20,10 +20,10 @@ from unittest import mock
 
 import numpy as np
 import onnxruntime as ort
-import openvino as ov
 from torch import nn
 from training_table import order
 
+from proj import engines
 from proj.config import Model
 from proj.preprocess.spec import ImageSpec
 from proj.train import export, graph, images
@@ -51,31 +51,22 @@ def exported(net: nn.Module, x: Array, path: Path, *, rewrite: bool) -> Path:
     return path
 
 
-def onnxruntime(path: Path, *, blocks: bool) -> Run:
+def without_blocks(path: Path) -> Run:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    if not blocks:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda x: session.run(["y"], {"x": x})[0]
 
 
-def openvino(path: Path, precision: str) -> Run:
-    core = ov.Core()
-    model = core.read_model(str(path))
-    model.reshape({"x": [1, *(d.get_length() for d in [*model.input(0).partial_shape][1:])]})
-    hints = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
-    request = core.compile_model(model, "CPU", hints).create_infer_request()
-    return lambda x: request.infer({0: x}, share_inputs=True)[0].copy()
-
-
 ENGINES: dict[str, Callable[[Path], Run]] = {
-    "onnxruntime": lambda path: onnxruntime(path, blocks=True),
-    "onnxruntime without blocks": lambda path: onnxruntime(path, blocks=False),
-    "openvino fp32": lambda path: openvino(path, "f32"),
-    "openvino bf16": lambda path: openvino(path, "bf16"),
+    "onnxruntime": lambda path: engines.make(path).run,
+    "onnxruntime without blocks": without_blocks,
+    "openvino fp32": lambda path: engines.make(path, engine="openvino").run,
 }
+if engines.has_cpu("avx512_bf16") or engines.has_cpu("amx_bf16"):
+    ENGINES["openvino bf16"] = lambda path: engines.make(path, engine="openvino", precision="bf16").run
 
 
 def turn_ms(run: Run, x: Array) -> float:
@@ -86,7 +77,7 @@ def turn_ms(run: Run, x: Array) -> float:
 
 
 def compare(before: Run, after: Run, x: Array, rounds: int) -> str:
-    a, b = before(x), after(x)
+    a, b = before(x).copy(), after(x).copy()  # an engine may answer where it answered before
     took: dict[Run, list[float]] = {before: [], after: []}
     for i in range(rounds):
         for run in order([before, after], i):

@@ -1,6 +1,6 @@
 r"""Serving against other servers and against bare loops: alternating slices in one run, with the bars.
 
-    python bench/serving.py PHOTOS [PEERS_PYTHON]                               all sides, three rounds, an hour
+    python bench/serving.py PHOTOS [PEERS_PYTHON]                               all sides, three rounds, an hour at most
     python bench/serving.py PHOTOS --sides ours --rounds 1                      a look; needs no peers
     python bench/serving.py PHOTOS PYTHON --model FOLDER                        the model is made once and kept there
 
@@ -22,9 +22,9 @@ litserve       LitServe, batches of up to 16, the same ONNX file
 bentoml        BentoML, adaptive batches of up to 16, the same ONNX file
 bare           decode and model in loops over bytes in memory, as many threads as ours
 
-The model is mobilenetv3_small_100 with six classes, trained for forty epochs (ten minutes) by `proj train` at 224 x 224
-and exported by it: one that has learned little says nearly the same of two classes so often that its answers are no
-measure of a precision. Every side takes the same photos as a form's file (raw: as the body).
+The model is mobilenetv3_small_100 with six classes, trained for forty epochs (a quarter of an hour) by `proj train` at
+224 x 224 and exported by it: one that has learned little says nearly the same of two classes so often that its answers
+are no measure of a precision. Every side takes the same photos as a form's file (raw: as the body).
 
 Machines that are rented drift by a third within minutes, so sides are compared within seconds: a pair of sides is
 started, and takes turns in slices, at each number of connections in a closed loop; while one is asked, the other is

@@ -226,7 +226,7 @@ def photos(folder: Path, count: int, to: Path) -> list[bytes]:
     return found
 
 
-def make(source: Path, folder: Path, *, epochs: int, limit_s: float = 1800) -> Made:
+def make(source: Path, folder: Path, *, epochs: int, limit_s: float = 3600) -> Made:
     """Train mobilenetv3_small_100 on photos by `proj train` (224 x 224), which exports it; kept in `folder`."""
     made = Made(folder / "bundle", folder / "weights.pt")
     if made.weights.is_file():

@@ -71,10 +71,11 @@ def _read_as_they_lie(graph: ir.Graph, conv: ir.Node) -> None:
     """
     w, bias = _constant(conv.inputs[1]), conv.inputs[2:]
     found = _bytes_before(conv)
-    if found is None or w is None or not _plain(conv):
+    sizes = _sizes(found[1]) if found is not None else None
+    if found is None or sizes is None or w is None or not _plain(conv):
         return
     old, raw, factor, less = found
-    (h, width, c), (kh, kw) = _sizes(raw) or (0, 0, 0), w.shape[2:]
+    (h, width, c), (kh, kw) = sizes, w.shape[2:]
     name = conv.outputs[0].name
     flat = ir.node("Reshape", [raw, _initializer(graph, f"{name}_shape", np.array([0, 1, h, width * c]))])
     new = [flat, ir.node("Cast", flat.outputs, {"to": ir.DataType.FLOAT})]
@@ -118,7 +119,7 @@ def _bytes_before(conv: ir.Node) -> tuple[list[ir.Node], ir.Value, Array, Array 
             factor, less = (factor, number) if node.op_type == "Sub" else (number, less)
         old.insert(0, node)
         value = node.inputs[0]
-    if len(old) < 2 or value is None or value.dtype != ir.DataType.UINT8 or _sizes(value) is None:
+    if len(old) < 2 or value is None or value.dtype != ir.DataType.UINT8:
         return None
     return (old, value, factor, less) if [*(old[0].attributes.get_ints("perm") or ())] == [0, 3, 1, 2] else None
 
