@@ -168,8 +168,10 @@ def feed_the_device(f: Facts) -> Advice | None:
     if f.device == "cpu" or f.device_busy >= 0.6:
         return None
     size = min(4 * f.batch_size, f.train_rows // EPOCH_STEPS)
-    change = (f"trainer.batch_size={size}",) if size >= 2 * f.batch_size else ("trainer.compile=always",)
-    return Advice(change, f"the device computes {_pc(f.device_busy)} of the time: steps are too short for it")
+    why = f"the device computes {_pc(f.device_busy)} of the time: steps are too short for it"
+    if size >= 2 * f.batch_size:
+        return Advice((f"trainer.batch_size={size}",), why)
+    return Advice((), f"{why}, and the rows too few for larger batches; a smaller device does as well")
 
 
 def fewer_checkpoints(f: Facts) -> Advice | None:

@@ -216,23 +216,38 @@ def section(action: str, between: bool) -> str:
 
 
 def operations(recorded: torch.profiler.profile, steps: int, kind: str) -> tuple[list[Operation], float]:
-    """All operations of the recorded `steps`, the longest first, and their seconds a step."""
+    """All operations of the recorded `steps`, the longest first, and their seconds a step.
+
+    On an accelerator: by the kernels that each began; those that no operation began are together.
+    """
     each = recorded.key_averages(group_by_input_shape=True)
-    spent = [(e, (e.self_cpu_time_total if kind == "cpu" else e.self_device_time_total) / 1e6) for e in each]
-    total = sum(s for _, s in spent) or 1.0
+    spent, total = _on_cpu(each) if kind == "cpu" else _on_device(each)
+    n = max(1, steps)
     found = [
         Operation(
-            _name(e.key),
-            _shown(e.input_shapes),
-            operation_kind(e.key, e.input_shapes),
-            e.count / max(1, steps),
-            s / max(1, steps),
-            s / total,
+            _name(e.key), _shown(e.input_shapes), operation_kind(e.key, e.input_shapes), e.count / n, s / n, s / total
         )
         for e, s in spent
         if s > 0
     ]
-    return sorted(found, key=lambda o: -o.seconds), total / max(1, steps)
+    rest = total - sum(s for _, s in spent)
+    if rest > total / 1000:
+        found.append(Operation("kernels of no operation", "", "other", 0.0, rest / n, rest / total))
+    return sorted(found, key=lambda o: -o.seconds), total / n
+
+
+def _on_cpu(each: Any) -> tuple[list[tuple[Any, float]], float]:
+    """The profiler's events with their seconds, and the sum."""
+    spent = [(e, e.self_cpu_time_total / 1e6) for e in each]
+    return spent, sum(s for _, s in spent) or 1.0
+
+
+def _on_device(each: Any) -> tuple[list[tuple[Any, float]], float]:
+    """Likewise. Kernels are events too, whose sum counts; so are spans with a name, which have whole steps in them."""
+    named = [e for e in each if not e.is_user_annotation]
+    here = torch.autograd.DeviceType.CPU  # type: ignore[attr-defined]
+    spent = [(e, e.self_device_time_total / 1e6) for e in named if e.device_type == here]
+    return spent, sum(e.self_device_time_total for e in named if e.device_type != here) / 1e6 or 1.0
 
 
 def _name(key: str) -> str:
