@@ -168,7 +168,7 @@ class Trainer:
     device: str = "auto"  # auto | cpu | cuda | mps
     threads: int = 0  # of one operation on the CPU; 0: one for small batches, else one a core
     workers: int = 0  # threads that read batches ahead; the arrays are mapped, so that slow disks alone need them
-    compile: str = "auto"  # auto | always | never; auto: where the run is long enough to pay for it
+    compile: str = "never"  # never | always; tune=compile says whether it pays
     grad_clip: float = 1.0  # norm of the gradient; 0: none
     deterministic: bool = True
     checkpoint_every_min: float = 5.0  # to resume from, beside the one of each epoch's end; 0: none
@@ -181,10 +181,10 @@ class Trainer:
             _require(getattr(self, key) >= 0, f"trainer.{key}", getattr(self, key), "0 or more")
         _require(self.keep_checkpoints >= 1, "trainer.keep_checkpoints", self.keep_checkpoints, "1 or more")
         _require(
-            self.compile in {"auto", "always", "never"},
+            self.compile in {"always", "never"},
             "trainer.compile",
             self.compile,
-            "auto, always or never",
+            "never or always",
         )
         _require(
             self.profiler in {"off", "simple", "advanced", "torch"},

@@ -3,6 +3,7 @@
 ProjError                 70  500   never raised itself
 ├── UsageError             2  400   a command that cannot be understood
 │   ├── ConfigError        2  400   a config key, value or file that is wrong
+│   │   └── CannotCompile  2  400   a network that torch's compiler does not take
 │   └── MissingExtra       2  500   a verb whose packages are not installed
 ├── RunNotFound            2  404   RUN names nothing that can be used
 ├── DataError              1  422   a data set that cannot be prepared
@@ -42,6 +43,10 @@ class UsageError(ProjError):
 
 
 class ConfigError(UsageError):
+    pass
+
+
+class CannotCompile(ConfigError):
     pass
 
 

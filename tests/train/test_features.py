@@ -14,6 +14,7 @@ from made_projects import Finished, digits, fitted, net, same, view, weights_fil
 from proj.data import cache
 from proj.train import evaluate, features, setup
 from proj.train.net import Net
+from proj.verbs import train
 from proj.verbs.job import Job
 
 CPU = torch.device("cpu")
@@ -199,6 +200,33 @@ def test_bf16_features_are_near_and_train_as_well(frozen: Job, tmp_path: Path) -
     assert not np.array_equal(said[0], said[1])
 
 
+def test_a_run_on_bf16_features_is_scored_and_exported_as_its_network_answers(tmp_path: Path) -> None:
+    # Its scores were once those of the features: no export gave the same answers, and every such training ended there.
+    words = ("model.freeze=true", "model.feature_precision=bf16", f"model.weights='{weights_file(tmp_path)}'")
+    run, _ = train.train(digits(tmp_path, *words, "trainer.max_epochs=1"), fast=True, name="half")
+    assert (run / "bundle/model.onnx").is_file()
+
+
+def test_features_are_computed_in_all_bits_of_float32(frozen: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    encode = Net.encode_frozen
+
+    def looked(self: Net, x: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return encode(self, x)
+
+    monkeypatch.setattr(Net, "encode_frozen", looked)
+    torch.set_float32_matmul_precision("high")  # as a training on a GPU has it
+    try:
+        v = view(frozen)
+        features.compute(net(frozen, v), frozen.cfg, v, CPU, passes=1)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {("highest", False)}
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_without_the_cache_features_are_exact(frozen: Job) -> None:
     v, half = view(frozen), _again(frozen, "model.feature_precision=bf16", "model.cache=false")
     f, g = (features.compute(net(job, v), job.cfg, v, CPU, passes=1) for job in (frozen, half))
@@ -225,5 +253,6 @@ def test_kept_features_give_the_probabilities_that_the_pictures_give(frozen: Job
     from_features = evaluate.answers(trained, v, rows, kept)
     assert np.allclose(from_features, evaluate.answers(trained, v, rows), atol=1e-6)
     assert len({tuple(p) for p in from_features.round(6)}) == 3
-    uncached = _again(frozen, "model.cache=false")
-    assert setup.frozen_features(uncached.cfg, trained, v, tmp_path / "features") is None
+    for word in ("model.cache=false", "model.feature_precision=bf16"):
+        other = _again(frozen, word)
+        assert setup.frozen_features(other.cfg, trained, v, tmp_path / "features") is None

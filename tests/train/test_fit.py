@@ -7,14 +7,17 @@ import functools
 import itertools
 import operator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from made_projects import Finished, digits, fitted, net, prepared, same, view
 
+from proj import console
 from proj.data import statistics
-from proj.errors import ConfigError, ResourceError
+from proj.errors import CannotCompile, ConfigError, ResourceError
 from proj.train import callbacks, fit, inputs, setup
 from proj.train.data import Batches
 from proj.verbs.job import Job
@@ -143,6 +146,42 @@ def test_a_device_that_is_not_there_is_a_config_error(finished: Finished, tmp_pa
     assert missing
     with pytest.raises(ConfigError, match=f"trainer.device={missing[0]} is not there"):
         fitted(job(finished, f"trainer.device={missing[0]}"), tmp_path / "a")
+
+
+def test_losses_of_an_epoch_that_goes_on_are_where_the_others_will_be(tmp_path: Path) -> None:
+    # On a GPU, a run that was stopped within an epoch once ended at the end of that epoch.
+    trainer: Any = SimpleNamespace(global_step=0)
+    model: Any = SimpleNamespace(device=torch.device("meta"))
+    with console.progress(4, "train", "batches") as bar:
+        journal = callbacks.Journal(tmp_path / "metrics.csv", bar)
+        journal.load_state_dict({"rows": 1, "losses": torch.ones(3), "seconds": 2.0})
+        journal.on_train_start(trainer, model)
+    assert [loss.device.type for loss in journal.losses] == ["meta"] * 3
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's compiler finds nothing that compiles its code."""
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(config, "force_disable_caches", True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_compiler")
+@pytest.mark.filterwarnings("ignore:dynamo_pgo force disabled")
+def test_a_network_that_cannot_be_compiled_is_an_error(finished: Finished, tmp_path: Path) -> None:
+    with pytest.raises(CannotCompile, match=r"test_resnet cannot be compiled here; torch .*no-such-compiler.*=never"):
+        fitted(job(finished, "trainer.compile=always"), tmp_path / "a")
+
+
+def test_errors_that_are_not_the_compilers_stay_what_they_are(finished: Finished) -> None:
+    made = job(finished, "trainer.compile=always", "trainer.threads=1")
+    n = net(made, view(made))
+    for e in (AssertionError("two is three"), RuntimeError("CUDA error: an illegal memory access")):
+        with pytest.raises(type(e), match=str(e)), setup.computing(made.cfg, n, 240):
+            raise e
 
 
 def test_memory_that_runs_out_names_a_smaller_batch(

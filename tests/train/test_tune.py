@@ -9,8 +9,8 @@ import pytest
 import yaml
 from made_projects import digits, prepared, view
 
-from proj.errors import ConfigError
-from proj.train import finders, speed, trial
+from proj.errors import CannotCompile, ConfigError
+from proj.train import finders, settle, speed, trial
 from proj.verbs import job as jobs
 from proj.verbs import train as verb
 from proj.verbs.job import Job
@@ -98,6 +98,19 @@ def test_a_choice_that_is_clearly_faster_is_kept_and_not_timed_again(
     third = made(tmp_path, "tune=precision", "trainer.batch_size=16")
     tried(third, tmp_path)
     assert third.cfg.trainer.precision == "32"
+
+
+def test_a_network_that_cannot_be_compiled_is_tuned_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step_s(s: trial.Setting, **_: object) -> float:
+        if s.cfg.trainer.compile == "always":
+            raise CannotCompile("test_resnet cannot be compiled here")
+        return 1.0
+
+    monkeypatch.setattr(trial, "step_s", step_s)
+    monkeypatch.setattr(settle, "has_compiler", lambda: True)
+    found = tried(made(tmp_path, "tune=compile"), tmp_path)
+    assert found["chosen"] == {"trainer.compile": "never"}
+    assert [t["setting"] for t in found["tried"]] == ["as the rules say"]  # type: ignore[attr-defined]
 
 
 def test_a_step_is_really_timed(tmp_path: Path) -> None:

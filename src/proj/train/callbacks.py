@@ -43,8 +43,9 @@ class Journal(Callback):
         self.rows, self.start = state["rows"], time.monotonic() - state["seconds"]
         self.losses = list(state["losses"])
 
-    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         """Rows that a run wrote after the checkpoint that it goes on from will be written again."""
+        self.losses = [loss.to(model.device) for loss in self.losses]  # a checkpoint's are on the CPU
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             _replace(self.path, "".join(lines[: self.rows + 1]) if self.rows else "")

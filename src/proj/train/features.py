@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,20 @@ def _fill(out: Array, net: Net, cfg: Config, view: View, device: torch.device) -
 def _precision(cfg: Config, device: torch.device) -> AbstractContextManager[Any]:
     if cfg.model.cache and cfg.model.feature_precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+    return _whole()
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """All bits of float32, in which the exported network computes: a GPU's TF32 has ten of 23 in its mantissa."""
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def key(net: Net, cfg: Config, view: View, device: torch.device) -> str:

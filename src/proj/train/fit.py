@@ -31,7 +31,7 @@ def fit(
     Goes on from the newest checkpoint that `out` has, exactly; begins where there is none. Writes
     checkpoints/best.ckpt, checkpoints/last.ckpt and metrics.csv under `out`; features of a frozen backbone go to
     `cache`. `settled` is called when `cfg.trainer` holds what the rules of settle.py say, before the first step.
-    Raises ConfigError (backbone, weights), Unreachable (hub), ResourceError (memory, disk).
+    Raises ConfigError (backbone, weights), CannotCompile, Unreachable (hub), ResourceError (memory, disk).
     """
     kept = cfg.model.freeze and cfg.model.cache
     mix.check(cfg.augment, view.modality, values=view.prepared.meta.kind == "values", features=kept)
@@ -70,7 +70,7 @@ def _fit(
     settled: Callable[[], None] | None,
 ) -> Net:
     epochs = 1 if fast else cfg.trainer.max_epochs
-    device = settle.settle(cfg, net, view, steps=epochs * -(-len(view.train) // cfg.trainer.batch_size))
+    device = settle.settle(cfg, net, view)
     if settled:
         settled()
     data = setup.batches(cfg, net, view, cache, device, fast=fast)

@@ -73,8 +73,7 @@ def measure(cfg: Config, view: View, cache: Path, *, steps: int) -> Profile:
     cfg.track.kind, cfg.trainer.profiler = "csv", "off"
     setup.seed_all(cfg.seed)
     net = nets.build(cfg.model, view)
-    per_epoch = -(-len(view.train) // cfg.trainer.batch_size)
-    device = settle.settle(cfg, net, view, steps=cfg.trainer.max_epochs * per_epoch)
+    device = settle.settle(cfg, net, view)
     with tempfile.TemporaryDirectory(prefix="proj-profile-") as folder:
         out = Path(folder)
         extraction = None

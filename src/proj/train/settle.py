@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from proj.train.net import Net
 
 SMALL_BATCH = 50_000  # pixels a batch; digits have 33,000, 64 drawings of 28 x 28 have just over
-PAYS_AFTER_STEPS = 5_000  # compiling takes about a minute, and saves some 10 ms a step on a GPU
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -51,8 +50,8 @@ def kind(cfg: Config) -> str:
     return found
 
 
-def settle(cfg: Config, net: Net, view: View, *, steps: int) -> Device:
-    """Replace what `cfg.trainer` leaves open by what the rules say, for a training of so many `steps`."""
+def settle(cfg: Config, net: Net, view: View) -> Device:
+    """Replace what `cfg.trainer` leaves open by what the rules say."""
     t = cfg.trainer
     on = kind(cfg)
     small = is_small(cfg, net, view)
@@ -60,8 +59,6 @@ def settle(cfg: Config, net: Net, view: View, *, steps: int) -> Device:
         t.precision = "bf16" if on == "cuda" or (on == "cpu" and not small and bf16_pays(net)) else "32"
     if not t.threads:
         t.threads = 1 if small else torch.get_num_threads()
-    if t.compile == "auto":
-        t.compile = "always" if on == "cuda" and steps >= PAYS_AFTER_STEPS else "never"
     if t.compile == "always" and on == "cpu" and not has_compiler():
         raise ConfigError("trainer.compile=always needs a C++ compiler", next="install g++, or trainer.compile=never")
     return device(cfg)

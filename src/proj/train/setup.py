@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from loguru import logger
 
-from proj.errors import ConfigError
+from proj.errors import CannotCompile, ConfigError
 from proj.train import features, settle
 from proj.train.data import Batches, DataModule
 from proj.train.model import LitModel
@@ -66,10 +67,10 @@ def settings(cfg: Config, device: Device, epochs: int) -> dict[str, Any]:
 def computing(cfg: Config, net: Net, rows: int) -> Iterator[None]:
     """With the threads and the compilation that a settled config names; all is as before at the end.
 
-    Lightning's and torch's ways of ending become ours: KeyboardInterrupt, and ConfigError where batches of one of the
-    `rows` to train on cannot be learned from.
+    Lightning's and torch's ways of ending become ours: KeyboardInterrupt, ConfigError where batches of one of the
+    `rows` to train on cannot be learned from, CannotCompile.
     """
-    threads = torch.get_num_threads()
+    threads, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(cfg.trainer.threads)
     # Deterministic mode writes into every new tensor what nothing may read: up to a sixth of a step.
@@ -88,12 +89,29 @@ def computing(cfg: Config, net: Net, rows: int) -> Iterator[None]:
             found=f"{rows} rows to train on, trainer.batch_size={cfg.trainer.batch_size}",
             next="try trainer.batch_size=32, a larger model.input_size_px, or more data",
         ) from None
+    except (AssertionError, RuntimeError) as e:
+        if cfg.trainer.compile != "always" or not _of_the_compiler(e):
+            raise
+        raise CannotCompile(
+            f"{cfg.model.backbone} cannot be compiled here",
+            found=f"torch {torch.__version__}: {next(iter(str(e).splitlines()), type(e).__name__)}",
+            next="train with trainer.compile=never",
+        ) from e
     except SystemExit:  # Lightning ends the process on Ctrl-C; a command has things to put away first
         raise KeyboardInterrupt from None
     finally:
         torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(products)
         torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
         net.encoder._compiled_call_impl = None
+
+
+def _of_the_compiler(e: Exception) -> bool:
+    """It refused or failed; or its code, that something is not as the compiler had foreseen it (an assertion)."""
+    if isinstance(e, AssertionError):
+        frames = traceback.walk_tb(e.__traceback__)
+        return any(str(f.f_globals.get("__name__")).startswith("torch._inductor") for f, _ in frames)
+    return isinstance(e, torch._dynamo.exc.TorchDynamoException)
 
 
 def batches(cfg: Config, net: Net, view: View, cache: Path, device: Device, *, fast: bool) -> DataModule:
@@ -112,8 +130,11 @@ def _raw(cfg: Config, net: Net, view: View, device: Device, fast: bool) -> DataM
 
 
 def frozen_features(cfg: Config, net: Net, view: View, cache: Path) -> np.ndarray[Any, Any] | None:
-    """Features float32 (N, F) that training kept of all rows, or None where the backbone learns or nothing is kept."""
-    if not (cfg.model.freeze and cfg.model.cache):
+    """Features float32 (N, F) that training kept of all rows: exactly what the exported network computes.
+
+    None where the backbone learns, where nothing is kept, or where what is kept was computed in bf16.
+    """
+    if not (cfg.model.freeze and cfg.model.cache) or cfg.model.feature_precision != "32":
         return None
     kept: np.ndarray[Any, Any] = features.cached(net, cfg, view, cache, settle.device(cfg).torch)[0]
     return kept

@@ -15,6 +15,7 @@ import torch
 from loguru import logger
 
 from proj import config, runs
+from proj.errors import CannotCompile
 from proj.train import settle, trial
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def _search(s: Setting, names: tuple[str, ...]) -> dict[str, Any]:
             other = replace(s, cfg=_with(s.cfg, name, value))
             other = replace(other, device=settle.device(other.cfg))
             compiled = other.cfg.trainer.compile == "always"
-            took = trial.step_s(other, steps=STEPS, warm_up=COMPILED_STEPS if compiled else trial.WARM_UP)
+            try:
+                took = trial.step_s(other, steps=STEPS, warm_up=COMPILED_STEPS if compiled else trial.WARM_UP)
+            except CannotCompile as e:
+                logger.info("tune: trainer.{}={} left out: {}", name, value, e)
+                continue
             tried.append({"setting": f"trainer.{name}={value}", "rows_per_s": round(rows / took, 1)})
             better = took < FASTER * best_s
             logger.info("tune: {} rows/s with trainer.{}={}{}", tried[-1]["rows_per_s"], name, value, ", kept" * better)

@@ -93,8 +93,7 @@ def begin(cfg: Config, view: View, cache: Path) -> Setting:
 
     setup.seed_all(cfg.seed)
     net = nets.build(cfg.model, view)
-    steps = cfg.trainer.max_epochs * -(-len(view.train) // cfg.trainer.batch_size)
-    device = settle.settle(cfg, net, view, steps=steps)
+    device = settle.settle(cfg, net, view)
     with setup.quiet():
         data = setup.batches(cfg, net, view, cache, device, fast=False)
     return Setting(cfg, net, view, data, device)
