@@ -189,6 +189,7 @@ class quiet:  # noqa: N801 - used as a context manager, like contextlib's own
         "ended before the epoch ended",  # Batches goes on from where it was
         "dirpath",  # of another machine or folder, where the run was before
         "Found keys that are not in the model state dict",
+        "Profiler clears events",  # torch's, where there is a GPU: one cycle is all that is recorded
     )
 
     def __enter__(self) -> None:
