@@ -60,6 +60,7 @@ from serving_turns import BARE, Found, rounds, say
 from training_sides import machine
 from training_table import Line, table
 
+from proj import engines
 from proj.serve import cores, traffic
 from proj.serve.settings import Settings
 
@@ -165,20 +166,14 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def has_amx() -> bool:
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-
-
 def main() -> int:
     args = arguments()
     here = versions(sys.executable)
     them = versions(args.peers) if args.peers else {}
     for name, there in {"ours": here, "peers": them}.items():
         print(f"{name}: " + (", ".join(f"{k} {v}" for k, v in there.items()) or "no environment"))
-    print(f"{machine()}, {cores.cores()} usable{', AMX' if has_amx() else ''}", flush=True)
+    amx = engines.has_cpu("amx_bf16")
+    print(f"{machine()}, {cores.cores()} usable{', AMX' if amx else ''}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         kept = (args.model or folder / "model").resolve()
@@ -191,7 +186,7 @@ def main() -> int:
         compared = photos(args.photos, ANSWERS, folder / "compared")
         ran = {n: s for n, s in known.items() if n in args.sides and n not in found.failed}
         same = agreement(ran, compared, made, folder)
-    lines = [*bars(found.seen, found.bare, found.processes, amx=has_amx()), *same]
+    lines = [*bars(found.seen, found.bare, found.processes, amx=amx), *same]
     print("\n".join(sides(found.seen, found.bare, found.processes, args.connections)))
     print("\n".join(["", *table([x for x in lines if x.ours or x.missing])]))
     for name, why in found.failed.items():

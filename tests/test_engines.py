@@ -21,9 +21,7 @@ from proj import engines, infer
 from proj.bundle import Sample
 from proj.errors import BundleError, MissingExtra, UsageError
 
-BF16 = pytest.mark.skipif(
-    not (engines.has_cpu("avx512_bf16") or engines.has_cpu("amx_bf16")), reason="NO BF16: this CPU has none"
-)
+BF16 = pytest.mark.skipif(not engines.has_bf16(), reason="NO BF16: this CPU has none")
 MAKE: dict[str, Callable[[Path], Path]] = {
     "image": lambda folder: make_bundle(folder, names=("a", "b", "c")),
     "text": lambda folder: make_text_bundle(folder),

@@ -24,6 +24,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Name = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
 
+CPUINFO = Path("/proc/cpuinfo")
 BATCHES = (1, 2, 4, 8)  # the shapes that OpenVINO is given where batches gain; a batch is filled up to one of them
 
 
@@ -56,7 +57,7 @@ def check(engine: Name, precision: Precision) -> None:
             found="on a CPU it is fp32",
             next="choose engine=openvino, or precision=fp32",
         )
-    if not has_cpu("avx512_bf16") and not has_cpu("amx_bf16"):
+    if not has_bf16():
         raise UsageError(
             "this CPU has no bf16",
             found="neither avx512_bf16 nor amx_bf16 is among its flags",
@@ -67,9 +68,14 @@ def check(engine: Name, precision: Precision) -> None:
 def has_cpu(flag: str) -> bool:
     """Has this machine's CPU that flag? Where the system does not say (Linux does), no."""
     try:
-        return flag in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        return flag in CPUINFO.read_text(encoding="ascii", errors="replace").split()
     except OSError:
         return False
+
+
+def has_bf16() -> bool:
+    """Does this machine's CPU multiply bf16, by AVX512-BF16 or AMX?"""
+    return has_cpu("avx512_bf16") or has_cpu("amx_bf16")
 
 
 def make(

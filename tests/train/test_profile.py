@@ -37,7 +37,7 @@ FACTS = Facts(
     checkpoint_every_steps=0,
     shares=dict.fromkeys(watch.SECTIONS, 0.0) | {"forward": 0.4, "backward": 0.6},
     operations={"depthwise": 0.1, "convolution": 0.3, "matmul": 0.1, "other": 0.5},
-    device_busy=0.0,
+    device_busy=None,
 )
 # What is measured, and the changes that the rules make of it.
 RULES: list[tuple[str, dict[str, Any], list[tuple[str, ...]]]] = [
@@ -187,6 +187,8 @@ def test_a_gpus_time_is_counted_once_and_without_the_spans_around_it() -> None:
         ("kernels of no operation", "other", pytest.approx(0.25)),
     ]
     assert sum(o.seconds for o in found) == pytest.approx(device_s)
+    nothing: Any = SimpleNamespace(key_averages=lambda **_: [])
+    assert watch.operations(nothing, 2, "mps") == ([], 0.0)
     on_cpu, cpu_s = watch.operations(recorded, 1, "cpu")
     assert cpu_s == pytest.approx(7e-6 * len(each))
     assert "Python" in {o.name for o in on_cpu}

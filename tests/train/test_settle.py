@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from made_projects import Finished, changed, digits, net, view
 
+from proj import engines
 from proj.errors import ConfigError
 from proj.train import settle
 from proj.verbs.job import Job
@@ -19,7 +20,7 @@ OLD = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu sse avx512f\n"
 def cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "cpuinfo"
     path.write_text(AMX)
-    monkeypatch.setattr(settle, "CPUINFO", path)
+    monkeypatch.setattr(engines, "CPUINFO", path)
     return path
 
 
@@ -79,4 +80,4 @@ def test_compiling_without_a_compiler_is_refused(
 def test_the_processor_is_named_with_what_it_can(cpu: Path) -> None:
     assert settle.processor() == "Some CPU bf16"
     cpu.unlink()
-    assert not settle.has_bf16()
+    assert not engines.has_bf16()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proj.train import settle
+from proj import engines
 
 if TYPE_CHECKING:
     from proj.train.measure import Profile
@@ -51,7 +51,7 @@ class Facts:
     checkpoint_every_steps: int
     shares: dict[str, float]
     operations: dict[str, float]
-    device_busy: float  # of an accelerator
+    device_busy: float | None  # of a GPU
 
 
 def facts(p: Profile) -> Facts:
@@ -62,7 +62,7 @@ def facts(p: Profile) -> Facts:
     return Facts(
         device=p.device.kind,
         bf16=p.device.precision.startswith("bf16"),
-        bf16_units=p.device.kind == "cuda" or settle.has_bf16(),
+        bf16_units=p.device.kind == "cuda" or engines.has_bf16(),
         threads=t.threads,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         workers=t.workers,
@@ -76,7 +76,7 @@ def facts(p: Profile) -> Facts:
         checkpoint_every_steps=t.checkpoint_every_steps,
         shares=p.seen.shares(),
         operations=kinds,
-        device_busy=min(1.0, p.seen.device_s / p.step_s),
+        device_busy=p.device_busy,
     )
 
 
@@ -126,7 +126,7 @@ def half_precision(f: Facts) -> Advice | None:
 def larger_batch(f: Facts) -> Advice | None:
     """A step's fixed costs are Lightning's loop, callbacks, the optimizer's call."""
     share = f.shares["loop"] + f.shares["callbacks"]
-    size = min(4 * f.batch_size, f.train_rows // EPOCH_STEPS)
+    size = _larger(f)
     if share <= LOOP or f.step_s >= STEP_S or size < 2 * f.batch_size:
         return None
     return Advice((f"trainer.batch_size={size}",),
@@ -165,9 +165,9 @@ def cheaper_augmentation(f: Facts) -> Advice | None:
 
 
 def feed_the_device(f: Facts) -> Advice | None:
-    if f.device == "cpu" or f.device_busy >= 0.6:
+    if f.device_busy is None or f.device_busy >= 0.6:
         return None
-    size = min(4 * f.batch_size, f.train_rows // EPOCH_STEPS)
+    size = _larger(f)
     why = f"the device computes {_pc(f.device_busy)} of the time: steps are too short for it"
     if size >= 2 * f.batch_size:
         return Advice((f"trainer.batch_size={size}",), why)
@@ -180,6 +180,11 @@ def fewer_checkpoints(f: Facts) -> Advice | None:
         return None
     change = f"trainer.checkpoint_every_steps={10 * f.checkpoint_every_steps}"
     return Advice((change,), f"training waits for checkpoints {_pc(share)} of the time")
+
+
+def _larger(f: Facts) -> int:
+    """Four times the batch, as long as an epoch keeps EPOCH_STEPS."""
+    return min(4 * f.batch_size, f.train_rows // EPOCH_STEPS)
 
 
 def _pc(share: float) -> str:

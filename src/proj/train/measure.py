@@ -63,6 +63,11 @@ class Profile:
     def flops_per_s(self) -> float:
         return self.flops_per_row * self.rows_per_s
 
+    @property
+    def device_busy(self) -> float | None:
+        """The share of a step that a GPU computes; None on a CPU, and where the profiler sees no kernels (MPS)."""
+        return min(1.0, self.seen.device_s / self.step_s) if self.device.kind == "cuda" else None
+
 
 def measure(cfg: Config, view: View, cache: Path, *, steps: int) -> Profile:
     """Train for a few steps as `fit` does, and watch; then see what the machine can do at most.

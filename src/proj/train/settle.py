@@ -9,12 +9,12 @@ from __future__ import annotations
 import platform
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from proj import engines
 from proj.errors import ConfigError
 from proj.preprocess.spec import ImageSpec
 from proj.train.images import ImageEncoder
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from proj.train.net import Net
 
 SMALL_BATCH = 50_000  # pixels a batch; digits have 33,000, 64 drawings of 28 x 28 have just over
-CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -74,16 +73,10 @@ def bf16_pays(net: Net) -> bool:
 
     `proj train tune=precision` times it: resnet18 gains, mobilenetv3 loses, whose depthwise convolutions only convert.
     """
-    if net.frozen or not isinstance(net.encoder, ImageEncoder) or not has_bf16():
+    if net.frozen or not isinstance(net.encoder, ImageEncoder) or not engines.has_bf16():
         return False
     convs = [m for m in net.encoder.modules() if isinstance(m, nn.Conv2d)]
     return bool(convs) and all(c.groups == 1 for c in convs)
-
-
-def has_bf16() -> bool:
-    """AVX512-BF16 or AMX. Elsewhere than on Linux nothing is known, and so: no."""
-    flags = _cpuinfo("flags").split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def has_compiler() -> bool:
@@ -93,15 +86,12 @@ def has_compiler() -> bool:
 
 def processor() -> str:
     """Its name, with what it can multiply."""
-    return f"{_cpuinfo('model name') or platform.processor()} {'bf16' if has_bf16() else ''}".strip()
-
-
-def _cpuinfo(key: str) -> str:
     try:
-        lines = CPUINFO.read_text(encoding="ascii", errors="replace").splitlines()
+        lines = engines.CPUINFO.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{name or platform.processor()} {'bf16' if engines.has_bf16() else ''}".strip()
 
 
 def is_small(cfg: Config, net: Net, view: View) -> bool:

@@ -239,7 +239,7 @@ def operations(recorded: torch.profiler.profile, steps: int, kind: str) -> tuple
 def _on_cpu(each: Any) -> tuple[list[tuple[Any, float]], float]:
     """The profiler's events with their seconds, and the sum."""
     spent = [(e, e.self_cpu_time_total / 1e6) for e in each]
-    return spent, sum(s for _, s in spent) or 1.0
+    return spent, sum(s for _, s in spent)
 
 
 def _on_device(each: Any) -> tuple[list[tuple[Any, float]], float]:
@@ -247,7 +247,7 @@ def _on_device(each: Any) -> tuple[list[tuple[Any, float]], float]:
     named = [e for e in each if not e.is_user_annotation]
     here = torch.autograd.DeviceType.CPU  # type: ignore[attr-defined]
     spent = [(e, e.self_device_time_total / 1e6) for e in named if e.device_type == here]
-    return spent, sum(e.self_device_time_total for e in named if e.device_type != here) / 1e6 or 1.0
+    return spent, sum(e.self_device_time_total for e in named if e.device_type != here) / 1e6
 
 
 def _name(key: str) -> str:

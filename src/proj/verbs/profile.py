@@ -51,7 +51,7 @@ def document(job: Job, p: Profile, advices: list[Advice]) -> dict[str, Any]:
         "shares": seen.shares(),
         "epoch_ends": seen.epoch_ends,
         "cores_busy": seen.cpu_s / seen.seconds,
-        "device_busy": None if p.device.kind == "cpu" else min(1.0, seen.device_s / p.step_s),
+        "device_busy": p.device_busy,
         "parts": _parts(p),
         "operations": [_operation(o) for o in seen.operations[:30]],
         "gflop_per_row": p.flops_per_row / 1e9,
@@ -145,8 +145,8 @@ def _figures(p: Profile) -> list[tuple[str, str]]:
     ]  # fmt: skip
     if p.device.kind == "cpu":
         found.append(("cores", f"{p.seen.cpu_s / p.seen.seconds:.2f} busy on average"))
-    else:
-        found.append(("device", f"computes {_pc(min(1.0, p.seen.device_s / p.step_s))} of the time"))
+    if p.device_busy is not None:
+        found.append(("device", f"computes {_pc(p.device_busy)} of the time"))
     if p.memory_bytes is not None:
         found.append(("memory", f"{console.size(p.memory_bytes)} at the most"))
     return found
